@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A target runs plans and gives back records. It knows nothing of judging.
+//
+// Thread safety: a Target is used by one thread.
+#pragma once
+
+#include <expected>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/plan/plan.h"
+#include "harness/trace/platform.h"
+
+namespace fpswap::targets {
+
+struct Options {
+  std::string runner_dir;        // folder of kvm-runner and native-runner; "" is the command's own
+  std::string plant;             // name of a planted bug, "" for none
+  unsigned hang_ms = 2000;       // a program that runs longer is stopped and reported
+};
+
+// Why a target can't be had here and what to do about it.
+struct Unavailable {
+  std::string reason;
+  std::string remedy;
+};
+
+class Target {
+ public:
+  virtual ~Target() = default;
+  virtual const trace::Platform& platform() const = 0;
+  // Runs `plans` in order. `done` is called once for each, in order, with its records, which end in
+  // an End record whatever happened (agent death included: it is restarted and the batch goes on).
+  // An error means that the target can't go on at all.
+  virtual std::expected<void, std::string> Run(
+      std::span<const plan::Plan* const> plans,
+      const std::function<void(size_t index, std::span<const uint8_t> records)>& done) = 0;
+};
+
+// Known names: "kvm", "native". `auto` is resolved by Names() order: the first that opens.
+std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
+                                                               const Options& options);
+std::span<const std::string_view> TargetNames();
+
+}  // namespace fpswap::targets

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the CPU and the KVM under test really offer, as read back. Part of every trace.
+#pragma once
+
+#include <bitset>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "oracle/cpu/cpu.h"
+
+namespace fpswap::trace {
+
+struct Platform {
+  std::string target;         // "kvm", "native", ...
+  std::string cpu;            // brand string
+  std::string kernel;         // uname -r
+  std::string vendor_module;  // kvm_intel, kvm_amd, kvm_pvm, "" for none
+  cpu::Features host;         // what the host's CPUID says
+  cpu::Features guest;        // as KVM_GET_CPUID2 shows it to the guest; native: the host's
+  uint64_t host_xcr0 = 0;     // the kernel's XCR0
+  uint64_t guest_supp = 0;    // KVM_X86_XCOMP_GUEST_SUPP, or host_xcr0 where there is none
+  uint64_t guest_perm = 0;    // ARCH_GET_XCOMP_GUEST_PERM
+  uint32_t xsave_size = 4096; // bytes of KVM_GET_XSAVE2 (KVM_CAP_XSAVE2), native: CPUID's
+  bool compacted = true;      // the host kernel keeps fpstates compacted (XSAVES or XSAVEC)
+  uint32_t cpus = 1;          // CPUs allowed
+  // By op number: 1 where the target can run the step, and why not where it can't.
+  std::bitset<256> can;
+  std::vector<std::pair<uint8_t, std::string>> cannot;
+};
+
+}  // namespace fpswap::trace

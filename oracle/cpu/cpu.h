@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An x86 CPU as far as XSAVE-managed state goes: its registers, XCR0, IA32_XSS, IA32_XFD, the bits
+// of CR0 and CR4 that matter here, and the instructions that read or write them, with their faults
+// and the order of these. It knows nothing of KVM, of programs or of files.
+//
+// Where the manual leaves the processor a choice, the function asks a `Choices` (below): a judge
+// answers with what was seen, a simulation with a draw.
+//
+// Memory is given as spans whose accessibility the caller has decided; every function either
+// completes or returns a Fault and has changed nothing (except IA32_XFD_ERR, where 13.14 says so).
+//
+// Thread safety: none; a Cpu is a value.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "oracle/xstate/component.h"
+#include "oracle/xstate/layout.h"
+
+namespace fpswap::cpu {
+
+using xstate::Component;
+
+enum Vector : uint8_t { kDE = 0, kDB = 1, kBP = 3, kUD = 6, kNM = 7, kDF = 8, kSS = 12, kGP = 13,
+                        kPF = 14, kMF = 16, kAC = 17, kXM = 19 };
+
+struct Fault {
+  uint8_t vector = 0;
+  uint32_t error_code = 0;  // 0 where the vector has none
+  bool operator==(const Fault&) const = default;
+};
+
+// Nothing on success.
+using Result = std::optional<Fault>;
+
+// What CPUID says beyond leaf 0DH, and what had to be measured. Recorded in every trace.
+struct Features {
+  xstate::XsaveCpuid xsave;
+  bool osfxsr_ffxsr = false;      // EFER.FFXSR supported (AMD)
+  bool amd = false;               // vendor AMD or Hygon: see fip_only_on_exception
+  bool fcs_fds_zero = false;      // CPUID.7.0:EBX[13]: FCS and FDS are saved as 0
+  bool fdp_on_exception = false;  // CPUID.7.0:EBX[6]: FDP is updated by unmasked exceptions only
+  bool xsave_err_ptr = true;      // false: FIP/FDP/FOP are saved and restored only while FSW.ES (AMD
+                                  // without CPUID.80000008H:EBX[2])
+  uint32_t mxcsr_mask = 0xffff;   // FXSAVE's MXCSR_MASK
+  bool avx = false, avx2 = false, fma = false, avx512f = false, avx512bw = false, avx512dq = false,
+       avx512vl = false, mpx = false, pku = false, amx_tile = false, amx_int8 = false,
+       amx_bf16 = false;
+  bool operator==(const Features&) const = default;
+};
+
+// x87 state as the 160 bytes it owns. ST(i) is stored by stack position, as FXSAVE does.
+struct X87 {
+  uint16_t fcw = 0x37f;
+  uint16_t fsw = 0;   // TOP is FSW[13:11]
+  uint8_t ftw = 0;    // abridged tags, by physical register: 1 is "not empty" (SDM 10.5.1)
+  uint16_t fop = 0;   // 11 bits
+  uint64_t fip = 0;
+  uint64_t fdp = 0;
+  uint16_t fcs = 0;
+  uint16_t fds = 0;
+  std::array<std::array<uint8_t, 10>, 8> st{};  // st[i] is ST(i)
+  // An x87 instruction may or may not have updated FOP, FIP, FCS, FDP, FDS (parts differ): until
+  // they are next seen, or loaded, their value is not known. Equality ignores them then.
+  bool pointers_known = true;
+};
+
+// The contents of every modelled component. Vector registers are whole; ZMM[i] holds XMM, YMM and
+// ZMM parts.
+struct Registers {
+  X87 x87;
+  uint32_t mxcsr = 0x1f80;
+  std::array<std::array<uint8_t, 64>, 32> zmm{};
+  std::array<uint64_t, 8> k{};
+  std::array<std::array<uint64_t, 2>, 4> bnd{};  // lower, upper (as stored)
+  uint64_t bndcfgu = 0, bndstatus = 0;
+  uint32_t pkru = 0;
+  std::array<uint64_t, 2> cet_u{};  // IA32_U_CET, IA32_PL3_SSP
+  std::array<uint64_t, 3> cet_s{};  // IA32_PL0_SSP, PL1, PL2
+  std::array<uint8_t, 64> tilecfg{};
+  std::array<uint8_t, 8192> tiledata{};
+};
+
+// Choices the architecture leaves to the processor.
+class Choices {
+ public:
+  virtual ~Choices() = default;
+  // Component `c` holds its initial value: does XINUSE[c] read as 1 all the same (SDM 13.6)? The
+  // answer becomes part of the state until the component is written again.
+  virtual bool InitialIsInUse(Component c) = 0;
+  // XSAVEOPT and XSAVES may leave out `c`, unmodified since the last XRSTOR(S) from this very area
+  // (SDM 13.5.? "modified optimization"): do they?
+  virtual bool OmitUnmodified(Component c) = 0;
+  // FOP, FIP, FCS, FDP, FDS are not known; give them (x87 is written in place).
+  virtual void ResolvePointers(X87& x87) = 0;
+};
+
+// What XRSTOR last loaded and from where: the processor's XRSTOR_INFO (SDM 13.12, 13.9).
+struct XrstorInfo {
+  bool valid = false;
+  uint64_t address = 0;
+  uint8_t cpl = 0;
+  uint64_t xcomp_bv = 0;
+  uint64_t unmodified = 0;  // components not written since
+};
+
+enum class SaveForm : uint8_t { kXsave, kXsaveopt, kXsavec, kXsaves };
+
+struct Cpu {
+  explicit Cpu(const Features& f) : features(&f) {}
+
+  const Features* features;  // not owned, outlives the Cpu
+  Registers regs;
+  uint64_t xcr0 = 1, xss = 0, xfd = 0, xfd_err = 0;
+  bool cr0_ts = false;
+  bool cr4_osxsave = true, cr4_osfxsr = true, cr4_pke = false, cr4_osxmmexcpt = true;
+  uint8_t cpl = 3;
+  XrstorInfo xrstor_info;
+  // Where contents are not known any more (see MakeUnknown): judged no further.
+  uint64_t unknown = 0;
+
+  // --- state seen as components -----------------------------------------------------------------
+
+  // Whether `c` holds its initial value (SDM 13.6). MXCSR counts for neither x87 nor SSE.
+  bool IsInitial(Component c) const;
+  void Initialise(Component c);  // SSE: XMM only, not MXCSR
+  // The bytes `c` has in an XSAVE area (size from features; x87 and SSE are not served here).
+  void StoreComponent(Component c, std::span<uint8_t> out) const;
+  void LoadComponent(Component c, std::span<const uint8_t> in);
+  // XINUSE as XGETBV(1) and XSAVE see it, `choices` asked for components that hold initial values.
+  // Bits disabled by XFD read 0 for XSAVE* (13.14) when `for_save`.
+  uint64_t Xinuse(uint64_t mask, bool for_save, Choices& choices) const;
+  // Notes that `c` was written (ends the modified optimization for it).
+  void Touch(Component c) { xrstor_info.unmodified &= ~xstate::Bit(c); }
+
+  // --- XSAVE and XRSTOR families (xsave.cc, xrstor.cc, fxsave.cc) -----------------------------------
+  // `area` is at least as long as the instruction may touch; `address` is its linear address.
+  // `wide` is REX.W.
+
+  Result Xsave(SaveForm form, std::span<uint8_t> area, uint64_t address, uint64_t rfbm, bool wide,
+               Choices& choices);
+  // XRSTOR (standard or compacted, by the area's XCOMP_BV[63]).
+  Result Xrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm, bool wide);
+  Result Xrstors(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm, bool wide);
+  Result Fxsave(std::span<uint8_t> area, uint64_t address, bool wide, Choices& choices);
+  Result Fxrstor(std::span<const uint8_t> area, uint64_t address, bool wide);
+
+  // --- system registers (xcr.cc, msr.cc) --------------------------------------------------------
+
+  Result Xsetbv(uint32_t ecx, uint64_t value);
+  // On success *value is what EDX:EAX receive.
+  Result Xgetbv(uint32_t ecx, uint64_t* value, Choices& choices);
+  // Would XSETBV accept `value` for XCR0, CPL and CR4 apart? (also KVM_SET_XCRS's rule)
+  static bool XcrValueValid(const Features& f, uint64_t value);
+  static constexpr uint32_t kMsrXss = 0xda0, kMsrXfd = 0x1c4, kMsrXfdErr = 0x1c5;
+  Result Rdmsr(uint32_t msr, uint64_t* value);
+  Result Wrmsr(uint32_t msr, uint64_t value);
+
+  // --- loads, stores, clears and computations (x87.cc, simd.cc, misc.cc) -------------------------
+  // Faults in the manual's order: #UD, then #NM, then what memory gives (the caller's).
+
+  // What a vector instruction needs besides its operands. Legacy SSE hangs on CR4.OSFXSR, VEX on
+  // XCR0[2:1], EVEX on XCR0[7:5,2:1]; all on CR0.TS.
+  enum class Encoding : uint8_t { kMmx, kSse, kVex128, kVex256, kEvex128, kEvex256, kEvex512 };
+  Result CheckVector(Encoding e);
+  // Writes the low `width` bytes (16, 32 or 64) of a vector register; legacy SSE keeps the rest,
+  // VEX and EVEX clear it to the end of the register.
+  Result WriteVector(Encoding e, unsigned reg, std::span<const uint8_t> value);
+  Result Vzeroupper();
+  Result Vzeroall();
+  // KMOV, KXOR and their like: VEX encoded, need XCR0[7:5,2:1].
+  Result CheckOpmask();
+  Result WriteOpmask(unsigned k, uint64_t value);
+
+  Result CheckX87(bool waits_for_exceptions);  // #NM by CR0.TS, #MF by a pending exception
+  Result Fninit();
+  Result Fnclex();
+  Result Fldcw(uint16_t value);
+  Result FldTbyte(std::span<const uint8_t, 10> value, uint64_t rip);
+  Result FstpTbyte(std::span<uint8_t, 10> value, uint64_t rip);
+  Result Fxch(unsigned i, uint64_t rip);
+  Result Fchs(uint64_t rip);
+  Result Ffree(unsigned i);
+  Result Fincstp();
+  Result Fdecstp();
+  Result MmxMovq(unsigned mm, uint64_t value);
+  Result MmxRead(unsigned mm, uint64_t* value);
+  Result MmxPxor(unsigned dst, unsigned src);
+  Result Emms();
+
+  Result Ldmxcsr(uint32_t value);
+  Result CheckSse() { return CheckVector(Encoding::kSse); }
+
+  Result Rdpkru(uint32_t ecx, uint32_t* value);
+  Result Wrpkru(uint32_t ecx, uint32_t edx, uint32_t value);
+
+  Result MovCr0Ts(bool ts);  // MOV CR0 or CLTS; #GP unless CPL 0
+
+  // Would a data access at CPL 3 to a user page of protection key 0 be refused by PKRU?
+  bool PkruDenies(bool write) const;
+};
+
+}  // namespace fpswap::cpu
