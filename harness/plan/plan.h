@@ -16,11 +16,16 @@
 // The journal. After its instruction each step that produces bytes copies them with integer
 // instructions to a place of its own in the journal. So what a save instruction chose (XSTATE_BV,
 // what it left out) is observed exactly, without an exit and without touching a vector register.
+// A step whose row says Journal::kArea journals the first `area_size` bytes of its slot, counted from
+// the slot's base whatever `at` is; FXSAVE (Journal::kBytes, 512) the 512 bytes at slot + at.
 //
 // Each guest step begins at its own code offset and relies on no general register of another step,
 // so an agent goes on after a fault by entering at the next step.
 //
-// How code leaves the guest: OUT to a port below with EAX = step number.
+// How code leaves the guest: OUT to a port below with EAX = step number (kEndPort: the run's last
+// step). The native target has no exits: there a run ends with a jump to kReturnPad, which the agent
+// maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each + 16 * step number.
+// IA-32e, CPL 3 steps run with RFLAGS.AC and DF clear.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +51,8 @@ inline constexpr uint64_t kJournalSize = 0xc0000;
 inline constexpr uint64_t kGuestSize = 0x120000;
 inline constexpr uint64_t kMmioBase = 0x20000000;    // one page
 inline constexpr uint64_t kAbsentBase = 0x30000000;
+
+inline constexpr uint64_t kReturnPad = kSystemBase;  // native: where a run ends
 
 inline constexpr uint16_t kEndPort = 0xe0;    // end of a run of guest steps
 inline constexpr uint16_t kExitPort = 0xe1;   // Op::kExitOut
@@ -86,13 +93,16 @@ struct Plan {
   std::vector<CodeRow> rows;  // one for each effective step; zeros for VMM and host steps
   std::vector<Action> actions;
   uint64_t xcr0 = 1;          // at the start: effective.xcr0 limited to the guest's
-  uint32_t area_size = 0;     // bytes of an XSAVE area that is journaled
+  uint32_t area_size = 0;     // bytes of a slot that a Journal::kArea step journals
   // The vCPU can't be used for another program afterwards (platforms.md, "what a vCPU does not
   // forget"): see plan.cc's table.
   bool spoils_vcpu = false;
 };
 
-// Resolves `program` for `platform`. Total: what can't run is trimmed with its reason.
+// Resolves `program` for `platform`. Total: what can't run is trimmed with its reason. The effective
+// program is what runs, so that resolving it again trims nothing and gives the same bytes: `features`
+// is limited to what the guest can be given, `xcr0` to `features`, both to what XSETBV would accept,
+// and the `length` of a fill to the slot's or image's end.
 Plan MakePlan(const program::Program& program, const trace::Platform& platform);
 
 // The state every program starts from, on every target: CR0.TS 0; CR4.OSFXSR, OSXMMEXCPT and OSXSAVE

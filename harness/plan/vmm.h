@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What VMM and host steps do exactly, where step.h leaves it open: read by the agents, which do it,
+// and by the judge, which knows what was done. Standard library only.
+//
+// Every VMM step gives one IoctlRecord, followed on success by
+//   kGetXsave, kGetXsave2  the image buffer, Platform::xsave_size bytes
+//   kGetFpu, kGetXcrs      struct kvm_fpu, struct kvm_xcrs
+//   kGetMsr                u64 value; the result is the count of MSRs read: 0 is a refusal, no data
+//   kSetMsr                nothing; the result is the count of MSRs written
+//   kGetMpState            u32
+//   kSetCpuid              u64 (0DH,0):EDX:EAX as KVM_GET_CPUID2 shows it afterwards; given on
+//                          failure as well
+//   kMigrate               the calls that failed, MigrateFailure each; result is -1 if there are
+//   any,
+//                          0 else
+//   kRunImmediate          nothing; the result is -1 and the error EINTR when all is well
+//   kImage*                nothing, result 0
+//   kInit                  nothing; the VMM puts SREGS (so CR0 and CR4) and REGS back afterwards,
+//   so
+//                          that the program goes on with its next step
+// A refused SET leaves the buffer it was given alone.
+//
+// MMIO and MSR reads of guest steps are answered with FillPattern(step + 2, ...): the byte at
+// kMmioBase + n is byte n of the pattern.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <span>
+
+#include "harness/program/step.h"
+
+namespace fpswap::plan {
+
+// struct kvm_fpu (asm/kvm.h) without padding surprises.
+inline constexpr size_t kFpuSize = 416;
+inline constexpr size_t kFpuFcw = 128;
+inline constexpr size_t kFpuMxcsr = 408;
+
+// Op::kSetFpu: the whole struct from the pattern (so FSW, tags, FOP, FIP, FDP as well), then FCW
+// and MXCSR. KVM passes over MXCSR: arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl_set_fpu.
+inline void FillFpu(const program::Step& step, std::span<uint8_t, kFpuSize> out) {
+  program::FillPattern(static_cast<uint16_t>(step.arg[0]), out);
+  const auto fcw = static_cast<uint16_t>(step.arg[1]);
+  const auto mxcsr = static_cast<uint32_t>(step.arg[2]);
+  std::memcpy(&out[kFpuFcw], &fcw, sizeof(fcw));
+  std::memcpy(&out[kFpuMxcsr], &mxcsr, sizeof(mxcsr));
+}
+
+// The calls a migration makes, in the words of <linux/kvm.h>.
+enum class MigrateCall : uint8_t {
+  kNone,
+  kCreate,
+  kCpuid,
+  kRegs,
+  kSregs,
+  kXsave,
+  kXcrs,
+  kMsrs,
+  kEvents,
+  kMpState,
+  kDebugregs
+};
+
+// Orders in which the state is put into the fresh vCPU: Op::kMigrate's argument modulo their
+// number. KVM_SET_CPUID2 comes first in all. What matters is the order of XCRS, XSAVE and MSRs
+// (IA32_XFD drops components of an image that is set after it).
+struct MigrateOrder {
+  const char* name;
+  MigrateCall calls[10];
+};
+using enum MigrateCall;
+inline constexpr MigrateOrder kMigrateOrders[] = {
+    {"qemu: XSAVE, XCRS, MSRs",
+     {kCpuid, kSregs, kRegs, kXsave, kXcrs, kMsrs, kEvents, kMpState, kDebugregs}},
+    {"firecracker: XSAVE, XCRS, MSRs, events last",
+     {kCpuid, kMpState, kRegs, kSregs, kXsave, kXcrs, kDebugregs, kMsrs, kEvents}},
+    {"crosvm: XCRS, MSRs, XSAVE",
+     {kCpuid, kRegs, kSregs, kDebugregs, kXcrs, kMsrs, kXsave, kEvents, kMpState}},
+    {"selftests: MSRs, XCRS, XSAVE",
+     {kCpuid, kSregs, kMsrs, kXcrs, kXsave, kEvents, kMpState, kDebugregs, kRegs}},
+    {"XCRS, XSAVE, MSRs",
+     {kCpuid, kSregs, kRegs, kXcrs, kXsave, kMsrs, kEvents, kMpState, kDebugregs}},
+};
+inline constexpr unsigned kMigrateOrderCount = std::size(kMigrateOrders);
+
+struct MigrateFailure {
+  uint8_t call;    // MigrateCall
+  uint8_t saving;  // 1: the GET from the old vCPU, 0: the SET into the new one
+  uint8_t vcpu;
+  uint8_t pad;
+  int32_t error;  // errno; 0 for MSRS that took fewer than given
+};
+
+}  // namespace fpswap::plan
