@@ -240,6 +240,7 @@ std::string PlatformToJson(const Platform& p) {
       {"guest_supp", p.guest_supp},
       {"guest_perm", p.guest_perm},
       {"xsave_size", p.xsave_size},
+      {"guest_fixed", p.guest_fixed},
       {"compacted", p.compacted},
       {"cpus", p.cpus},
       {"can", std::move(can)},
@@ -268,6 +269,7 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   in.Number("guest_supp", p.guest_supp, UINT64_MAX);
   in.Number("guest_perm", p.guest_perm, UINT64_MAX);
   in.Number("xsave_size", p.xsave_size, xstate::kMaxAreaSize);
+  in.Flag("guest_fixed", p.guest_fixed);
   in.Flag("compacted", p.compacted);
   in.Number("cpus", p.cpus, 1 << 16);
   ReadSteps(in, error, p);
