@@ -243,6 +243,7 @@ std::string PlatformToJson(const Platform& p) {
       {"guest_fixed", p.guest_fixed},
       {"compacted", p.compacted},
       {"cpus", p.cpus},
+      {"vcpus", p.vcpus},
       {"can", std::move(can)},
       {"cannot", std::move(cannot)},
   };
@@ -272,6 +273,7 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   in.Flag("guest_fixed", p.guest_fixed);
   in.Flag("compacted", p.compacted);
   in.Number("cpus", p.cpus, 1 << 16);
+  in.Number("vcpus", p.vcpus, program::kMaxVcpus);
   ReadSteps(in, error, p);
   if (!error.empty()) return std::unexpected(error);
   return p;
