@@ -25,7 +25,7 @@
 // How code leaves the guest: OUT to a port below with EAX = step number (kEndPort: the run's last
 // step). The native target has no exits: there a run ends with a jump to kReturnPad, which the agent
 // maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each + 16 * step number.
-// IA-32e, CPL 3 steps run with RFLAGS.AC and DF clear.
+// Every run is entered with RFLAGS.DF and RFLAGS.AC clear.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,11 @@ inline constexpr uint16_t kEndPort = 0xe0;    // end of a run of guest steps
 inline constexpr uint16_t kExitPort = 0xe1;   // Op::kExitOut
 inline constexpr uint16_t kFaultPort = 0xe2;  // exception stubs: AL = vector
 inline constexpr uint32_t kExitMsrIndex = 0x4b564dff;  // Op::kExitMsr, filtered to user space
+
+// What the VMM answers: the low bytes of this to an integer MMIO read, all of it to Op::kExitMsr's
+// RDMSR; FillPattern(pattern) by address to the vector read of Op::kExitMmioVector. The integer MMIO
+// steps access kMmioBase, the vector ones kMmioBase + 64.
+inline constexpr uint64_t kVmmReadValue = 0x8877665544332211;
 
 // Where a guest step lies.
 struct CodeRow {
