@@ -4,7 +4,8 @@
 // and by the judge, which knows what was done. Standard library only.
 //
 // Every VMM step gives one IoctlRecord, followed on success by
-//   kGetXsave, kGetXsave2  the image buffer, Platform::xsave_size bytes
+//   kGetXsave              the image, 4096 bytes
+//   kGetXsave2             the image, Platform::xsave_size bytes
 //   kGetFpu, kGetXcrs      struct kvm_fpu, struct kvm_xcrs
 //   kGetMsr                u64 value; the result is the count of MSRs read: 0 is a refusal, no data
 //   kSetMsr                nothing; the result is the count of MSRs written
@@ -20,9 +21,6 @@
 //   so
 //                          that the program goes on with its next step
 // A refused SET leaves the buffer it was given alone.
-//
-// MMIO and MSR reads of guest steps are answered with FillPattern(step + 2, ...): the byte at
-// kMmioBase + n is byte n of the pattern.
 #pragma once
 
 #include <cstdint>
