@@ -67,7 +67,10 @@ class Server {
       if (!Flush()) return false;
       payload_.assign(head, head + sizeof(head));
       const auto plan = ReadPlan(rest);
-      if (!plan) return Send(FrameType::kError, BytesOf(plan.error()));
+      if (!plan) {
+        if (!Send(FrameType::kError, BytesOf(plan.error()))) return false;
+        continue;  // ReadPlan has passed over it, or over all of the batch if it had to
+      }
       machine_.Run(*plan, payload_);
       AppendFrame(buffer_, FrameType::kRecords, payload_);
       if (buffer_.size() > kFlushAt && !Flush()) return false;
