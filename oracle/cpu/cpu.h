@@ -41,7 +41,7 @@ using Result = std::optional<Fault>;
 struct Features {
   xstate::XsaveCpuid xsave;
   bool osfxsr_ffxsr = false;      // EFER.FFXSR supported (AMD)
-  bool amd = false;               // vendor AMD or Hygon: see fip_only_on_exception
+  bool amd = false;               // vendor AMD or Hygon: see X87's pointers
   bool fcs_fds_zero = false;      // CPUID.7.0:EBX[13]: FCS and FDS are saved as 0
   bool fdp_on_exception = false;  // CPUID.7.0:EBX[6]: FDP is updated by unmasked exceptions only
   bool xsave_err_ptr = true;      // false: FIP/FDP/FOP are saved and restored only while FSW.ES (AMD
@@ -65,8 +65,36 @@ struct X87 {
   uint16_t fds = 0;
   std::array<std::array<uint8_t, 10>, 8> st{};  // st[i] is ST(i)
   // An x87 instruction may or may not have updated FOP, FIP, FCS, FDP, FDS (parts differ): until
-  // they are next seen, or loaded, their value is not known. Equality ignores them then.
+  // they are next seen, or loaded, their value is not known. `pointers_known` is about FOP, FIP and
+  // FDP, `selectors_known` about FCS and FDS: no form of save shows both in full.
+  //
+  // The fields hold what software can see. AMD parts show pointers only while FSW.ES is set, else
+  // zeros (measured on Zen 4, which lists CPUID.80000008H:EBX[2]): so there they are 0 while ES=0.
   bool pointers_known = true;
+  bool selectors_known = true;
+
+  // FSW.ES and FSW.B are not state of their own: they follow from the unmasked exceptions.
+  bool ErrorSummary() const { return (fsw & ~fcw & 0x3f) != 0; }
+  unsigned Top() const { return (fsw >> 11) & 7; }
+};
+
+// XTILEDATA's 8 KiB, which most programs never touch: a copy costs nothing while they are initial.
+class Tiledata {
+ public:
+  static constexpr size_t kSize = 8192;
+  Tiledata() = default;
+  Tiledata(const Tiledata& other) { *this = other; }
+  Tiledata& operator=(const Tiledata& other);
+  // Always kSize bytes.
+  std::span<const uint8_t> Bytes() const;
+  // Copies in at most kSize bytes; the rest becomes 0.
+  void Load(std::span<const uint8_t> in);
+  void Clear() { used_ = false; }
+  bool IsZero() const;
+
+ private:
+  bool used_ = false;  // false: all zero, whatever bytes_ holds
+  std::array<uint8_t, kSize> bytes_;
 };
 
 // The contents of every modelled component. Vector registers are whole; ZMM[i] holds XMM, YMM and
@@ -82,20 +110,30 @@ struct Registers {
   std::array<uint64_t, 2> cet_u{};  // IA32_U_CET, IA32_PL3_SSP
   std::array<uint64_t, 3> cet_s{};  // IA32_PL0_SSP, PL1, PL2
   std::array<uint8_t, 64> tilecfg{};
-  std::array<uint8_t, 8192> tiledata{};
+  Tiledata tiledata;
 };
 
 // Choices the architecture leaves to the processor.
 class Choices {
  public:
   virtual ~Choices() = default;
-  // Component `c` holds its initial value: does XINUSE[c] read as 1 all the same (SDM 13.6)? The
-  // answer becomes part of the state until the component is written again.
+  // Component `c` holds its initial value: does XINUSE[c] read as 1 all the same (SDM 13.6)? Asked
+  // each time and not remembered: the host swaps state under a running program, and a swap may turn
+  // either answer into the other. x87 with pointers that may be 0 counts as initial; "no" then says
+  // that they are 0.
   virtual bool InitialIsInUse(Component c) = 0;
   // XSAVEOPT and XSAVES may leave out `c`, unmodified since the last XRSTOR(S) from this very area
-  // (SDM 13.5.? "modified optimization"): do they?
+  // (SDM 13.9, 13.11 "modified optimization"): do they? Also asked by FXSAVE about kSse where
+  // CR4.OSFXSR=0: XMM and MXCSR may or may not be saved then (SDM vol. 2, FXSAVE).
   virtual bool OmitUnmodified(Component c) = 0;
-  // FOP, FIP, FCS, FDP, FDS are not known; give them (x87 is written in place).
+  // FOP, FIP, FDP and (in the forms without REX.W) FCS and FDS are about to be stored. `x87` holds
+  // what the model expects. Overwrite in place those five fields with what was seen (what a form
+  // doesn't show is left alone); or leave all alone. It needs no judgement of its own: an answer
+  // that is not possible is dropped and the model's value stored, so that it shows as a difference.
+  //
+  // Possible is: anything where the value is not known; else the same value, or: FCS and FDS 0
+  // (kernels swap with the REX.W forms, which lose them); FIP and FDP sign-extended from bit 47 or
+  // 56 (how many bits the registers have is not enumerated).
   virtual void ResolvePointers(X87& x87) = 0;
 };
 
@@ -105,8 +143,9 @@ struct XrstorInfo {
   uint64_t address = 0;
   uint8_t cpl = 0;
   uint64_t xcomp_bv = 0;
-  uint64_t unmodified = 0;  // components not written since
+  uint64_t unmodified = 0;  // components not written since; SSE means XMM, see kMxcsrUnmodified
 };
+inline constexpr uint64_t kMxcsrUnmodified = uint64_t{1} << 63;
 
 enum class SaveForm : uint8_t { kXsave, kXsaveopt, kXsavec, kXsaves };
 
@@ -125,12 +164,24 @@ struct Cpu {
 
   // --- state seen as components -----------------------------------------------------------------
 
-  // Whether `c` holds its initial value (SDM 13.6). MXCSR counts for neither x87 nor SSE.
+  // Whether `c` holds its initial value (SDM 13.6). MXCSR counts for neither x87 nor SSE; x87
+  // pointers that are not known may be 0, and count as such.
   bool IsInitial(Component c) const;
   void Initialise(Component c);  // SSE: XMM only, not MXCSR
   // The bytes `c` has in an XSAVE area (size from features; x87 and SSE are not served here).
   void StoreComponent(Component c, std::span<uint8_t> out) const;
+  // Normalises as XRSTOR does (TILECFG 13.5.14, BNDCFGU 13.5.6).
   void LoadComponent(Component c, std::span<const uint8_t> in);
+  // x87 and XMM registers to and from the legacy region, whose first 512 bytes are given: nothing
+  // else of it is touched. Storing writes what the model expects, asking nobody. Loading normalises
+  // as XRSTOR does; for REX.W forms (`wide`) see SDM 13.5.1.
+  void StoreX87(std::span<uint8_t> legacy, bool wide) const;
+  void LoadX87(std::span<const uint8_t> legacy, bool wide);
+  void StoreXmm(std::span<uint8_t> legacy) const;
+  void LoadXmm(std::span<const uint8_t> legacy);
+  // SDM 13.5.2: with reserved bits set, a load of `value` into MXCSR is #GP.
+  bool MxcsrValid(uint32_t value) const { return (value & ~features->mxcsr_mask) == 0; }
+  void SetMxcsr(uint32_t value);
   // XINUSE as XGETBV(1) and XSAVE see it, `choices` asked for components that hold initial values.
   // Bits disabled by XFD read 0 for XSAVE* (13.14) when `for_save`.
   uint64_t Xinuse(uint64_t mask, bool for_save, Choices& choices) const;
@@ -202,6 +253,27 @@ struct Cpu {
 
   // Would a data access at CPL 3 to a user page of protection key 0 be refused by PKRU?
   bool PkruDenies(bool write) const;
+
+ private:
+  Result CheckXsaveArea(bool enumerated, bool cpl0, uint64_t address) const;
+  Result NeedXfd(uint64_t components);
+  void SaveStandard(SaveForm form, std::span<uint8_t> area, uint64_t rfbm, uint64_t xinuse,
+                    uint64_t omitted, bool wide);
+  void SaveCompacted(std::span<uint8_t> area, uint64_t rfbm, uint64_t xinuse, uint64_t omitted,
+                     bool wide);
+  uint64_t Omitted(SaveForm form, uint64_t address, uint64_t rfbm, uint64_t xinuse,
+                   Choices& choices) const;
+  Result RestoreStandard(std::span<const uint8_t> area, uint64_t rfbm, bool wide);
+  Result RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint64_t allowed, bool wide);
+  void InitialiseAll(uint64_t components);
+  void LoadLegacy(std::span<const uint8_t> area, uint64_t components, bool wide);
+  void StoreX87Pointers(std::span<uint8_t> legacy, bool wide) const;
+  void ResolvePointers(bool wide, Choices& choices);
+  void ForgetPointers();
+  void SettlePointers();
+  bool StackFault(bool overflow);
+  void SetTop(unsigned top);
+  void EnterMmx();
 };
 
 }  // namespace fpswap::cpu
