@@ -59,10 +59,6 @@ inline constexpr uint16_t kExitPort = 0xe1;   // Op::kExitOut
 inline constexpr uint16_t kFaultPort = 0xe2;  // exception stubs: AL = vector
 inline constexpr uint32_t kExitMsrIndex = 0x4b564dff;  // Op::kExitMsr, filtered to user space
 
-// What the VMM answers: the low bytes of this to an integer MMIO read, all of it to Op::kExitMsr's
-// RDMSR; FillPattern(pattern) by address to the vector read of Op::kExitMmioVector.
-inline constexpr uint64_t kVmmReadValue = 0x8877665544332211;
-
 // Where a guest step lies.
 struct CodeRow {
   uint32_t code = 0;            // offset from kCodeBase of its first byte

@@ -44,11 +44,7 @@ struct ExitRecord {
   uint8_t pad[6];
 };
 
-// Followed by what a successful GET gave:
-//   kGetXsave 4096 bytes; kGetXsave2 Platform::xsave_size bytes
-//   kGetFpu struct kvm_fpu (416 bytes); kGetXcrs struct kvm_xcrs (392 bytes)
-//   kGetMsr the value (u64); `result` is the count that KVM_GET_MSRS or KVM_SET_MSRS returned
-//   kGetMpState u32
+// Followed by what plan/vmm.h says for the step.
 struct IoctlRecord {
   int32_t result;      // the ioctl's return value
   int32_t error;       // errno, 0 if it succeeded
