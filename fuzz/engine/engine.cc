@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The libFuzzer engine, started by `fpswap fuzz` once a job. Only an entry point: everything is in
+// harness/campaign/worker.h.
+#include "harness/campaign/engine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "harness/campaign/feedback.h"
+#include "harness/campaign/worker.h"
+
+namespace {
+
+using fpswap::campaign::Worker;
+
+// libFuzzer finds its extra counters by the section, clears them before each input and reads them
+// after it. They are the only feedback there is.
+__attribute__((
+    section("__libfuzzer_extra_counters"))) uint8_t extra_counters[fpswap::campaign::kCounters];
+
+// A libFuzzer process has one worker, and its callbacks carry no context.
+std::unique_ptr<Worker>& TheWorker() {
+  static std::unique_ptr<Worker> worker;
+  return worker;
+}
+
+[[noreturn]] void Leave(int status) {
+  std::fflush(nullptr);
+  // Not exit(): libFuzzer takes an exit inside an input for a crash.
+  _exit(status);
+}
+
+size_t Put(const std::vector<uint8_t>& bytes, uint8_t* out, size_t limit) {
+  const size_t size = std::min(bytes.size(), limit);
+  if (size > 0) std::memcpy(out, bytes.data(), size);
+  return size;
+}
+
+}  // namespace
+
+extern "C" {
+
+int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
+  const auto options = fpswap::campaign::PrepareWorkerProcess();
+  if (!options) {
+    fmt::print(stderr, "{}\n", options.error());
+    Leave(2);
+  }
+  auto worker = Worker::Open(*options);
+  if (!worker) {
+    fmt::print(stderr, "{}\n", worker.error().reason);
+    Leave(Worker::kUnavailable);
+  }
+  TheWorker() = std::move(*worker);
+  return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  TheWorker()->OneInput({data, size}, extra_counters);
+  if (TheWorker()->stopped()) Leave(TheWorker()->Finish());
+  return 0;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
+  return Put(TheWorker()->Mutate({data, size}, seed, max_size), data, max_size);
+}
+
+size_t LLVMFuzzerCustomCrossOver(const uint8_t* data1, size_t size1, const uint8_t* data2,
+                                 size_t size2, uint8_t* out, size_t max_out, unsigned int seed) {
+  return Put(TheWorker()->Cross({data1, size1}, {data2, size2}, seed, max_out), out, max_out);
+}
+
+}  // extern "C"

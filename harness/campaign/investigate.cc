@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/investigate.h"
+
+#include <fmt/format.h>
+
+#include "harness/campaign/minimise.h"
+#include "harness/report/finding.h"
+
+namespace fpswap::campaign {
+namespace {
+
+using Status = std::expected<void, std::string>;
+
+// Signatures kept apart by name: a target that is broken throughout must not fill the memory.
+constexpr size_t kMaxSignatures = 4096;
+
+}  // namespace
+
+Investigator::Investigator(Runner& runner, std::span<const triage::Known> known, Options options)
+    : runner_(runner), known_(known), options_(std::move(options)) {}
+
+void Investigator::Restore(Counts known_seen, Counts new_seen) {
+  known_seen_ = std::move(known_seen);
+  new_seen_ = std::move(new_seen);
+}
+
+std::optional<size_t> Investigator::Find(const judge::Verdict& verdict,
+                                         const triage::Signature& wanted) {
+  for (size_t i = 0; i < verdict.divergences.size(); ++i) {
+    if (triage::SignatureOf(verdict.divergences[i]) == wanted) return i;
+  }
+  return {};
+}
+
+bool Investigator::Note(const judge::Verdict& verdict) {
+  const triage::Sorted sorted = triage::Sort(verdict, runner_.platform(), known_);
+  for (const triage::Known* entry : sorted.known) ++known_seen_[entry->name];
+  if (!sorted.first_new) return false;
+  const std::string name = triage::SignatureOf(verdict.divergences[*sorted.first_new]).Name();
+  const auto seen = new_seen_.find(name);
+  if (seen != new_seen_.end()) {
+    ++seen->second;
+    return false;
+  }
+  if (new_seen_.size() >= kMaxSignatures) return false;
+  new_seen_[name] = 1;
+  std::error_code status;
+  return !std::filesystem::exists(options_.findings / name, status);
+}
+
+Status Investigator::Investigate(const Ran& ran, std::span<const program::Program> before,
+                                 const AboutToRun& about_to_run) {
+  const triage::Sorted sorted = triage::Sort(ran.verdict, runner_.platform(), known_);
+  if (!sorted.first_new) return {};
+  const auto wanted = triage::SignatureOf(ran.verdict.divergences[*sorted.first_new]);
+  Ran best = ran;
+  Status status;
+  const auto deadline = std::chrono::steady_clock::now() + options_.limit;
+  const auto over = [&] {
+    return !status || (options_.stop && options_.stop()) ||
+           std::chrono::steady_clock::now() > deadline;
+  };
+  // Runs `program`; true if it shows the signature. `best` is the last run that did.
+  const Shows shows = [&](const program::Program& program) {
+    if (over()) return false;
+    if (status = about_to_run(program); !status) return false;
+    auto again = RunOne(runner_, program);
+    if (!again) status = std::unexpected(again.error());
+    if (!again || !Find(again->verdict, wanted)) return false;
+    best = std::move(*again);
+    return true;
+  };
+  report::Finding finding;
+  finding.steps_found = static_cast<unsigned>(ran.plan.effective.steps.size());
+  const auto confirm = [&](const program::Program& program) {
+    finding.repeats = finding.reruns = 0;
+    while (finding.reruns < options_.reruns && !over()) {
+      ++finding.reruns;
+      finding.repeats += shows(program);
+    }
+  };
+  confirm(ran.plan.effective);
+  if (finding.repeats > 0) {
+    const bool steady = finding.repeats == finding.reruns;
+    // One that comes and goes would lose steps it needs, and takes several runs a candidate.
+    const unsigned tries = steady ? 1 : 4;
+    const Shows in_a_few = [&](const program::Program& program) {
+      for (unsigned i = 0; i < tries; ++i) {
+        if (shows(program)) return true;
+      }
+      return false;
+    };
+    const auto smallest = Minimise(ran.plan.effective, in_a_few, options_.budget / tries);
+    if (!(smallest == ran.plan.effective)) confirm(smallest);
+  }
+  if (finding.repeats < finding.reruns) {
+    finding.before.assign(before.begin(), before.end());
+  }
+  finding.signature = wanted;
+  finding.divergence = Find(best.verdict, wanted).value_or(0);
+  finding.plant = options_.plant;
+  finding.verdict = std::move(best.verdict);
+  finding.trace = {.platform = runner_.platform(),
+                   .program = std::move(best.plan.effective),
+                   .trims = ran.plan.trims,
+                   .records = std::move(best.records)};
+  auto written = report::WriteFinding(options_.findings, finding);
+  if (!written) {
+    new_seen_.erase(wanted.Name());
+    write_error_ = fmt::format("a finding could not be written: {}", written.error());
+  }
+  return status;
+}
+
+}  // namespace fpswap::campaign

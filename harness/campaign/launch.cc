@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Starting an engine in a process of its own.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "harness/campaign/supervisor.h"
+#include "harness/program/codec.h"
+#include "harness/program/generate.h"
+
+namespace fpswap::campaign {
+namespace {
+
+// libFuzzer's seed is 31 bits, and 0 there means "draw one".
+uint64_t EngineSeed(const WorkerOptions& options, unsigned restart) {
+  // A worker that died gets another seed, or it would run into the same program again.
+  program::Rng rng(options.seed + 0x9e3779b9u * options.job + 0x7f4a7c15u * restart);
+  return (rng.Next() & 0x7ffffffe) + 1;
+}
+
+std::vector<std::string> Arguments(const FuzzOptions& fuzz, const WorkerOptions& options,
+                                   uint64_t seed) {
+  if (fuzz.engine.empty()) return {fuzz.self.string(), "fuzz-worker"};
+  return {fuzz.engine.string(), fmt::format("-seed={}", seed),
+          fmt::format("-max_len={}", program::kMaxEncodedSize),
+          "-len_control=0",  // the mutator keeps programs small, libFuzzer need not
+          "-timeout=0",      // the target stops hangs
+          "-handle_int=0", "-handle_term=0", "-detect_leaks=0", "-verbosity=0",
+          // Taking over what other jobs found depends on the clock: not in a run that must repeat.
+          fmt::format("-reload={}", fuzz.jobs > 1 ? 1 : 0),
+          fmt::format("-artifact_prefix={}/job-{}-", options.run.string(), options.job),
+          options.corpus.string()};
+}
+
+}  // namespace
+
+pid_t LaunchEngine(const FuzzOptions& fuzz, const WorkerOptions& given, unsigned restart) {
+  WorkerOptions options = given;
+  const uint64_t seed = EngineSeed(given, restart);
+  options.seed = seed;
+  const std::vector<std::string> arguments = Arguments(fuzz, options, seed);
+  const std::string log = fmt::format("{}/job-{}.log", options.run.string(), options.job);
+  const std::string variable = fmt::format("{}={}", kWorkerVariable, ToJson(options));
+  // All that allocates is done before the fork.
+  std::vector<char*> argv, environment;
+  for (const std::string& each : arguments) argv.push_back(const_cast<char*>(each.c_str()));
+  argv.push_back(nullptr);
+  for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
+  environment.push_back(const_cast<char*>(variable.c_str()));
+  environment.push_back(nullptr);
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child != 0) return child;
+  // The supervisor killed: the worker ends in good order and its pending programs stay on disk.
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) _exit(Worker::kBroken);
+  const int in = open("/dev/null", O_RDONLY),
+            out = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (in >= 0) dup2(in, 0);
+  if (out >= 0) {
+    dup2(out, 1);
+    dup2(out, 2);
+  }
+  execve(argv[0], argv.data(), environment.data());
+  _exit(127);
+}
+
+}  // namespace fpswap::campaign

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/reach_table.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "harness/triage/signature.h"
+
+namespace fpswap::campaign {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<std::string_view, 5> kStates = {"absent", "initial", "in use", "disabled",
+                                                     "unknown"};
+
+uint64_t Pack(const ReachTable::Row& row) {
+  return uint64_t{row.op} | uint64_t{row.component} << 8 | uint64_t{row.state} << 16 |
+         uint64_t{row.exit} << 24 | uint64_t{row.outcome} << 32;
+}
+
+ReachTable::Row Unpack(uint64_t packed) {
+  const auto byte = [packed](unsigned i) { return static_cast<uint8_t>(packed >> (8 * i)); };
+  return {byte(0), byte(1), byte(2), byte(3), byte(4)};
+}
+
+// A field of a JSON object as a number; nothing if it is missing or something else.
+std::optional<uint64_t> Number(const json& object, const char* key, uint64_t limit = UINT64_MAX) {
+  const auto it = object.find(key);
+  if (it == object.end() || !it->is_number_unsigned()) return {};
+  const auto value = it->get<uint64_t>();
+  return value <= limit ? std::optional(value) : std::nullopt;
+}
+
+std::optional<std::pair<uint64_t, uint64_t>> RowFrom(const json& object) {
+  if (!object.is_object()) return {};
+  const auto op = Number(object, "op", 255), component = Number(object, "component_bit", 255),
+             state = Number(object, "state", 255), exit = Number(object, "exit_op", 255),
+             outcome = Number(object, "outcome", 255), count = Number(object, "count");
+  if (!op || !component || !state || !exit || !outcome || !count) return {};
+  const auto byte = [](uint64_t value) { return static_cast<uint8_t>(value); };
+  return std::pair{Pack({byte(*op), byte(*component), byte(*state), byte(*exit), byte(*outcome)}),
+                   *count};
+}
+
+json RowToJson(const ReachTable::Row& row, uint64_t count) {
+  json object = {{"op", row.op},        {"component_bit", row.component}, {"state", row.state},
+                 {"exit_op", row.exit}, {"outcome", row.outcome},         {"count", count}};
+  object["step"] = triage::OpName(row.op);
+  object["state_name"] = StateName(row.state);
+  object["exit"] = triage::OpName(row.exit);
+  object["outcome_name"] = OutcomeName(row.outcome);
+  if (row.component < xstate::kComponentCount) {
+    object["component"] = xstate::RowOf(static_cast<xstate::Component>(row.component)).name;
+  }
+  return object;
+}
+
+}  // namespace
+
+std::string_view StateName(uint8_t state) {
+  return state < kStates.size() ? kStates[state] : std::string_view("other");
+}
+
+std::string OutcomeName(uint8_t outcome) {
+  static constexpr std::pair<uint8_t, std::string_view> kVectors[] = {
+      {cpu::kDE, "#DE"}, {cpu::kDB, "#DB"}, {cpu::kBP, "#BP"}, {cpu::kUD, "#UD"},
+      {cpu::kNM, "#NM"}, {cpu::kDF, "#DF"}, {cpu::kSS, "#SS"}, {cpu::kGP, "#GP"},
+      {cpu::kPF, "#PF"}, {cpu::kMF, "#MF"}, {cpu::kAC, "#AC"}, {cpu::kXM, "#XM"}};
+  if (outcome == 0) return "done";
+  if (outcome >= 128) return fmt::format("errno {}", outcome - 128);
+  for (const auto& [vector, name] : kVectors) {
+    if (vector + 1 == outcome) return std::string(name);
+  }
+  return fmt::format("vector {}", outcome - 1);
+}
+
+void ReachTable::Reach(const judge::ReachEvent& event) {
+  ++rows_[Pack({event.op, event.component, event.state, event.exit, event.outcome})];
+}
+
+void ReachTable::Count(const program::Program& given, const plan::Plan& plan) {
+  ++programs_;
+  for (const plan::Trim& trim : plan.trims) {
+    const uint8_t op =
+        trim.step < given.steps.size() ? static_cast<uint8_t>(given.steps[trim.step].op) : 0;
+    std::pair key(triage::OpName(op), trim.reason);
+    if (trims_.size() >= kMaxReasons && !trims_.contains(key)) key.second = "other reasons";
+    ++trims_[key];
+  }
+}
+
+void ReachTable::Count(const judge::Verdict& verdict) {
+  ++judged_;
+  unknown_ += verdict.unknown;
+  checks_ += verdict.checks;
+  for (unsigned law = 1; law < laws_.size(); ++law) laws_[law] += verdict.laws >> law & 1;
+}
+
+void ReachTable::Merge(const ReachTable& other) {
+  for (const auto& [row, count] : other.rows_) rows_[row] += count;
+  for (const auto& [trim, count] : other.trims_) trims_[trim] += count;
+  for (size_t i = 0; i < laws_.size(); ++i) laws_[i] += other.laws_[i];
+  programs_ += other.programs_;
+  judged_ += other.judged_;
+  unknown_ += other.unknown_;
+  checks_ += other.checks_;
+}
+
+uint64_t ReachTable::trimmed() const {
+  uint64_t sum = 0;
+  for (const auto& [trim, count] : trims_) sum += count;
+  return sum;
+}
+
+std::map<ReachTable::Row, uint64_t> ReachTable::Rows() const {
+  std::map<Row, uint64_t> rows;
+  for (const auto& [row, count] : rows_) rows[Unpack(row)] = count;
+  return rows;
+}
+
+std::string ReachTable::ToJson() const {
+  json object = {{"programs", programs_}, {"judged", judged_},     {"unknown", unknown_},
+                 {"checks", checks_},     {"rows", json::array()}, {"trims", json::array()},
+                 {"laws", json::object()}};
+  for (const auto& [row, count] : Rows()) object["rows"].push_back(RowToJson(row, count));
+  for (const auto& [trim, count] : trims_) {
+    object["trims"].push_back({{"step", trim.first}, {"reason", trim.second}, {"count", count}});
+  }
+  for (unsigned law = 1; law <= 6; ++law) {
+    object["laws"][std::string(judge::LawName(static_cast<judge::Law>(law)))] = laws_[law];
+  }
+  return object.dump(1, ' ', false, json::error_handler_t::replace);
+}
+
+std::expected<ReachTable, std::string> ReachTable::FromJson(std::string_view text) {
+  const json object = json::parse(text, nullptr, false);
+  if (!object.is_object() || !object.contains("rows") || !object["rows"].is_array()) {
+    return std::unexpected("not a reach table: an object with \"rows\" was expected");
+  }
+  ReachTable table;
+  for (const json& item : object["rows"]) {
+    const auto row = RowFrom(item);
+    if (!row) return std::unexpected("not a reach table: a row lacks a number");
+    table.rows_[row->first] += row->second;
+  }
+  if (const auto trims = object.find("trims"); trims != object.end() && trims->is_array()) {
+    for (const json& item : *trims) {
+      const auto count = item.is_object() ? Number(item, "count") : std::nullopt;
+      if (!count || !item.contains("step") || !item["step"].is_string() ||
+          !item.contains("reason") || !item["reason"].is_string()) {
+        return std::unexpected("not a reach table: a trim lacks step, reason or count");
+      }
+      table.trims_[{item["step"].get<std::string>(), item["reason"].get<std::string>()}] += *count;
+    }
+  }
+  for (unsigned law = 1; law <= 6; ++law) {
+    const std::string name(judge::LawName(static_cast<judge::Law>(law)));
+    if (object.contains("laws") && object["laws"].is_object()) {
+      table.laws_[law] = Number(object["laws"], name.c_str()).value_or(0);
+    }
+  }
+  table.programs_ = Number(object, "programs").value_or(0);
+  table.judged_ = Number(object, "judged").value_or(0);
+  table.unknown_ = Number(object, "unknown").value_or(0);
+  table.checks_ = Number(object, "checks").value_or(0);
+  return table;
+}
+
+}  // namespace fpswap::campaign

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/supervisor.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <thread>
+
+#include "harness/campaign/files.h"
+#include "harness/campaign/pending.h"
+#include "harness/campaign/stats.h"
+#include "harness/program/text.h"
+
+namespace fpswap::campaign {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr auto kTick = std::chrono::milliseconds(50);
+constexpr double kGrace = 20;       // seconds a worker has to come to an end
+constexpr unsigned kMaxDeaths = 8;  // of one job without a program run in between
+
+volatile std::sig_atomic_t interrupted_flag = 0;
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The last lines of a log, for an error message.
+std::string Tail(const fs::path& log) {
+  auto text = ReadFile(log, 64u << 20);
+  if (!text || text->empty()) return "";
+  return text->substr(text->size() > 600 ? text->size() - 600 : 0);
+}
+
+std::string DescribeEnd(int status) {
+  if (WIFSIGNALED(status)) {
+    return fmt::format("was killed by signal {} ({})", WTERMSIG(status),
+                       strsignal(WTERMSIG(status)));
+  }
+  return fmt::format("ended with status {}", WEXITSTATUS(status));
+}
+
+}  // namespace
+
+struct Supervisor::Job {
+  WorkerOptions options;
+  SharedStats stats;
+  pid_t process = -1;  // -1: not running
+  unsigned starts = 0, deaths = 0;
+  uint64_t programs_at_start = 0;
+};
+
+void Supervisor::Interrupt() { interrupted_flag = 1; }
+
+Supervisor::Supervisor(FuzzOptions options, Launch launch)
+    : options_(std::move(options)), launch_(std::move(launch)) {
+  if (!launch_) {
+    launch_ = [this](const WorkerOptions& worker, unsigned restart) {
+      return LaunchEngine(options_, worker, restart);
+    };
+  }
+}
+
+std::expected<void, std::string> Supervisor::Prepare() {
+  interrupted_flag = 0;
+  run_ = options_.worker.findings / fmt::format(".run-{}", getpid());
+  WorkerOptions worker = options_.worker;
+  worker.run = run_;
+  if (!options_.keep_corpus) worker.corpus = run_ / "corpus";
+  for (const fs::path& folder : {run_, worker.corpus}) {
+    std::error_code status;
+    fs::create_directories(folder, status);
+    if (status) {
+      return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+    }
+  }
+  for (unsigned i = 0; i < options_.jobs; ++i) {
+    worker.job = i;
+    const uint64_t runs = options_.worker.runs;
+    worker.runs = runs == 0 ? 0 : runs / options_.jobs + (i < runs % options_.jobs);
+    if (runs != 0 && worker.runs == 0) continue;
+    auto stats = SharedStats::Map(JobStatsPath(run_, i));
+    if (!stats) return std::unexpected(stats.error());
+    jobs_.push_back(Job{.options = worker, .stats = std::move(*stats)});
+  }
+  return {};
+}
+
+std::expected<void, std::string> Supervisor::Start(Job& job) {
+  job.programs_at_start = job.stats->programs;
+  job.stats->ready = 0;
+  job.process = launch_(job.options, job.starts++);
+  if (job.process >= 0) return {};
+  return std::unexpected(fmt::format("a worker could not be started: {}", std::strerror(errno)));
+}
+
+// Keeps the programs that a dead worker was about to run.
+void Supervisor::Salvage(const fs::path& run, unsigned job, Summary& summary) {
+  std::error_code ignored;
+  for (unsigned each : {job, job + 1000}) {
+    for (unsigned slot = 0; slot < 2; ++slot) {
+      const fs::path file = run / fmt::format("pending-{}-{}.bin", each, slot);
+      if (!fs::exists(file, ignored)) continue;
+      const auto programs = ReadPending(file);
+      fs::path folder;
+      do {
+        folder = options_.worker.findings /
+                 fmt::format("interrupted-{}-{}-{}", std::time(nullptr), each, interrupted_++);
+      } while (fs::exists(folder, ignored));
+      fs::create_directories(folder, ignored);
+      if (!programs) {
+        summary.errors.push_back(programs.error());
+        fs::rename(file, folder / "pending.bin", ignored);
+      }
+      for (size_t i = 0; programs && i < programs->size(); ++i) {
+        auto written =
+            WriteFile(folder / fmt::format("{:04}.fps", i), program::PrintText((*programs)[i]));
+        if (!written) summary.errors.push_back(written.error());
+      }
+      fs::remove(file, ignored);
+      summary.interrupted.push_back(folder);
+    }
+  }
+  const fs::path log = run / fmt::format("job-{}.log", job);
+  if (!summary.interrupted.empty() && fs::exists(log, ignored)) {
+    fs::copy_file(log, summary.interrupted.back() / "worker.log",
+                  fs::copy_options::overwrite_existing, ignored);
+  }
+}
+
+// Runs whose process is gone without having removed its folder.
+void Supervisor::SalvageOldRuns(Summary& summary) {
+  std::error_code status;
+  std::vector<fs::path> old;
+  for (const auto& entry : fs::directory_iterator(options_.worker.findings, status)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(".run-") || entry.path() == run_) continue;
+    const int process = std::atoi(name.c_str() + 5);
+    if (process > 0 && kill(process, 0) != 0 && errno == ESRCH) old.push_back(entry.path());
+  }
+  for (const fs::path& run : old) {
+    for (unsigned job = 0; job < 256; ++job) {
+      if (fs::exists(JobStatsPath(run, job), status)) Salvage(run, job, summary);
+    }
+    fs::remove_all(run, status);
+  }
+}
+
+void Supervisor::Reap(Job& job, int status, Summary& summary) {
+  job.process = -1;
+  const fs::path log = run_ / fmt::format("job-{}.log", job.options.job);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kDone) return;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kUnavailable) {
+    summary.unavailable = true;
+    summary.errors.push_back(job.stats->failed ? job.stats->error : Tail(log));
+    return;
+  }
+  Salvage(run_, job.options.job, summary);
+  if (job.stats->failed) {  // it said why it can't go on: starting it again would not help
+    summary.errors.push_back(job.stats->error);
+    return;
+  }
+  job.deaths = job.stats->programs > job.programs_at_start ? 1 : job.deaths + 1;
+  if (interrupted_flag || job.stats->stop) return;
+  if (job.deaths >= kMaxDeaths) {
+    summary.errors.push_back(fmt::format("worker {} {} {} times without running a program: {}",
+                                         job.options.job, DescribeEnd(status), job.deaths,
+                                         Tail(log)));
+    return;
+  }
+  ++restarts_;
+  summary.errors.push_back(
+      fmt::format("worker {} {} and was started again", job.options.job, DescribeEnd(status)));
+  if (auto started = Start(job); !started) summary.errors.push_back(started.error());
+}
+
+Progress Supervisor::Measure() const {
+  Progress sum;
+  sum.seconds = Now() - started_;
+  sum.restarts = restarts_;
+  for (const Job& job : jobs_) {
+    const Stats& stats = *job.stats;
+    sum.made += stats.made;
+    sum.programs += stats.programs;
+    // Jobs reach much the same: the best one's figure, not the sum.
+    sum.reached = std::max<uint64_t>(sum.reached, stats.reached);
+    sum.corpus += stats.corpus;
+    sum.new_found += stats.new_found;
+    sum.known_found = std::max<uint64_t>(sum.known_found, stats.known_found);
+    sum.trimmed += stats.trimmed;
+    sum.unsaved += stats.unsaved;
+    sum.hash ^= stats.hash;
+    sum.jobs += job.process >= 0;
+    sum.starting = sum.starting && !stats.ready;
+  }
+  return sum;
+}
+
+bool Supervisor::Over(const Progress& progress) const {
+  if (interrupted_flag || progress.jobs == 0) return true;
+  return options_.seconds > 0 && progress.seconds >= options_.seconds;
+}
+
+// Tells the workers to come to an end and waits for them, for as long as is reasonable.
+void Supervisor::StopWorkers(Summary& summary, const Show& show) {
+  for (Job& job : jobs_) job.stats->stop = 1;
+  const double deadline = Now() + kGrace;
+  while (Measure().jobs > 0) {
+    for (Job& job : jobs_) {
+      int status = 0;
+      if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
+      Reap(job, status, summary);
+    }
+    if (Now() > deadline) {
+      for (Job& job : jobs_) {
+        if (job.process < 0) continue;
+        summary.errors.push_back(
+            fmt::format("worker {} did not come to an end within {} s and was killed",
+                        job.options.job, kGrace));
+        kill(job.process, SIGKILL);
+        int status = 0;
+        waitpid(job.process, &status, 0);
+        Reap(job, status, summary);
+      }
+    }
+    if (show) show(Measure());
+    std::this_thread::sleep_for(kTick);
+  }
+}
+
+void Supervisor::SumUp(Summary& summary) {
+  summary.progress = Measure();
+  for (const Job& job : jobs_) {
+    auto result = ReadJobResult(JobResultPath(run_, job.options.job));
+    if (!result) {
+      if (job.stats->programs > 0) summary.errors.push_back(result.error());
+      continue;
+    }
+    summary.reach.Merge(result->reach);
+    for (const auto& [name, count] : result->known_seen) summary.known_seen[name] += count;
+    for (const auto& [name, count] : result->new_seen) summary.new_seen[name] += count;
+  }
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  summary.progress.peak_rss_mib = static_cast<uint64_t>(usage.ru_maxrss) / 1024;
+  summary.progress.new_found = summary.new_seen.size();
+  summary.progress.known_found = summary.known_seen.size();
+  if (summary.progress.unsaved > 0) {
+    summary.errors.push_back(
+        fmt::format("{} findings could not be written to {}: is the disk full?",
+                    summary.progress.unsaved, options_.worker.findings.string()));
+  }
+  if (summary.progress.programs > 0) {
+    auto written = WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
+    if (!written) summary.errors.push_back(written.error());
+  }
+  std::error_code ignored;
+  fs::remove_all(run_, ignored);
+}
+
+std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
+  Summary summary;
+  if (auto ready = Prepare(); !ready) return std::unexpected(ready.error());
+  SalvageOldRuns(summary);
+  started_ = Now();
+  for (Job& job : jobs_) {
+    if (auto started = Start(job); !started) summary.errors.push_back(started.error());
+  }
+  for (Progress progress = Measure(); !Over(progress); progress = Measure()) {
+    if (show) show(progress);
+    std::this_thread::sleep_for(kTick);
+    for (Job& job : jobs_) {
+      int status = 0;
+      if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
+      Reap(job, status, summary);
+    }
+  }
+  StopWorkers(summary, show);
+  SumUp(summary);
+  return summary;
+}
+
+}  // namespace fpswap::campaign

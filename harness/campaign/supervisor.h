@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Starts a fuzzing run's workers, watches over them and sums up what they did. It never touches the
+// target itself: whatever happens to a worker, the run goes on and what was about to run is kept.
+//
+// The run's own folder is FINDINGS/.run-PID, removed at the end. One that another run left because
+// it was killed, or took the machine with it, is salvaged at the next start: the programs that were
+// about to run become a folder FINDINGS/interrupted-...
+//
+// Thread safety: none; one Supervisor a process.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <expected>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "harness/campaign/reach_table.h"
+#include "harness/campaign/worker.h"
+
+namespace fpswap::campaign {
+
+struct FuzzOptions {
+  WorkerOptions worker;  // its `job` and `run` are set here; `runs` and `seed` are the whole run's
+  double seconds = 0;    // 0: no limit
+  unsigned jobs = 1;
+  std::filesystem::path engine;  // fpswap-fuzzer; "" for the plain engine in `self`
+  std::filesystem::path self;    // the fpswap command
+  bool keep_corpus = false;      // worker.corpus was given by the user; else it lives in the run
+};
+
+// What is known while it runs, and at the end.
+struct Progress {
+  double seconds = 0;
+  uint64_t made = 0, programs = 0, reached = 0, corpus = 0, new_found = 0, known_found = 0,
+           trimmed = 0, unsaved = 0;
+  unsigned jobs = 0, restarts = 0;
+  uint64_t hash = 0;  // over the programs made; with one job, the same for the same seed
+  uint64_t peak_rss_mib = 0;
+  bool starting = true;
+};
+
+struct Summary {
+  Progress progress;
+  ReachTable reach;
+  std::map<std::string, uint64_t> known_seen, new_seen;  // programs, by name
+  std::vector<std::filesystem::path> interrupted;  // folders of programs that were about to run
+  std::vector<std::string> errors;  // why the run came to an end early, what was lost
+  bool unavailable = false;         // no worker could open the target
+};
+
+class Supervisor {
+ public:
+  // Starts one worker and gives its process id; -1 with errno. Null: fork and exec of the engine.
+  using Launch = std::function<pid_t(const WorkerOptions&, unsigned restart)>;
+  using Show = std::function<void(const Progress&)>;
+
+  explicit Supervisor(FuzzOptions options, Launch launch = nullptr);
+
+  // Runs to the end. `show` is called several times a second. An error: the run could not begin.
+  std::expected<Summary, std::string> Run(const Show& show);
+
+  // Ends the run in good order; async-signal-safe.
+  static void Interrupt();
+
+ private:
+  struct Job;
+  std::expected<void, std::string> Prepare();
+  std::expected<void, std::string> Start(Job& job);
+  void Reap(Job& job, int status, Summary& summary);
+  void Salvage(const std::filesystem::path& run, unsigned job, Summary& summary);
+  void SalvageOldRuns(Summary& summary);
+  bool Over(const Progress& progress) const;
+  Progress Measure() const;
+  void StopWorkers(Summary& summary, const Show& show);
+  void SumUp(Summary& summary);
+
+  FuzzOptions options_;
+  Launch launch_;
+  std::filesystem::path run_;
+  std::vector<Job> jobs_;
+  double started_ = 0;
+  unsigned restarts_ = 0;
+  unsigned interrupted_ = 0;
+};
+
+// Starts an engine's process for `options` (the default Launch).
+pid_t LaunchEngine(const FuzzOptions& fuzz, const WorkerOptions& options, unsigned restart);
+
+}  // namespace fpswap::campaign

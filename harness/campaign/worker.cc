@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/worker.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "harness/campaign/feedback.h"
+#include "harness/campaign/files.h"
+#include "harness/campaign/investigate.h"
+#include "harness/campaign/pending.h"
+#include "harness/campaign/platforms.h"
+#include "harness/campaign/stats.h"
+#include "harness/program/codec.h"
+
+namespace fpswap::campaign {
+namespace {
+
+using Status = std::expected<void, std::string>;
+constexpr auto kResultEvery = std::chrono::seconds(20);
+
+volatile std::sig_atomic_t stop_all = 0;
+
+struct Batch {
+  std::vector<program::Program> given;
+  std::vector<plan::Plan> plans;
+};
+
+uint64_t HashBytes(uint64_t hash, std::span<const uint8_t> bytes) {
+  for (uint8_t b : bytes) hash = (hash ^ b) * 1099511628211u;  // FNV-1a
+  return (hash ^ bytes.size()) * 1099511628211u;
+}
+
+// Byte form of `program` within `limit`, steps dropped from the end where need be.
+std::vector<uint8_t> EncodeWithin(program::Program program, size_t limit) {
+  std::vector<uint8_t> bytes = program::Encode(program);
+  while (bytes.size() > limit && !program.steps.empty()) {
+    program.steps.pop_back();
+    bytes = program::Encode(program);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+// The engine's thread makes batches; `runner_thread` runs, judges and looks into them. `queued` is
+// the only thing handed over.
+struct Worker::Impl {
+  Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
+       SharedStats stats_given, std::vector<triage::Known> known_given);
+  ~Impl();
+
+  void Hand(Batch batch);
+  bool Stopped() const;
+
+  void RunBatches();
+  Status RunBatch(const Batch& batch);
+  Status LookInto(const Batch& batch, size_t index, Ran ran);
+  void SaveResult();
+  void PublishCounts();
+
+  const WorkerOptions options;
+  const std::unique_ptr<Runner> runner;
+  const SharedStats stats;
+  const std::vector<triage::Known> known;
+  const program::Profile profile;
+
+  // The engine's thread.
+  judge::Judge simulator;
+  Batch filling;
+  std::unique_ptr<Seen> seen = std::make_unique<Seen>();
+
+  // Between them.
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<Batch> queued;
+  bool busy = false, closed = false;
+
+  // `pending` is the engine's thread's: a batch is written while the one before it runs. `alone` is
+  // the runner's, for the programs of an investigation.
+  PendingFile pending, alone;
+  // The runner's thread.
+  Investigator investigator;
+  JobResult result;
+  std::chrono::steady_clock::time_point saved = std::chrono::steady_clock::now();
+  std::thread runner_thread;
+};
+
+Worker::Impl::Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
+                   SharedStats stats_given, std::vector<triage::Known> known_given)
+    : options(options_given),
+      runner(std::move(runner_given)),
+      stats(std::move(stats_given)),
+      known(std::move(known_given)),
+      profile(ProfileFor(runner->platform())),
+      simulator(runner->platform()),
+      pending(options.run, options.job, runner->platform().target != "native"),
+      alone(options.run, options.job + 1000, runner->platform().target != "native"),
+      investigator(*runner, known,
+                   {.findings = options.findings,
+                    .plant = options.target_options.plant,
+                    .stop = [this] { return stop_all || stats->stop; }}) {
+  if (auto earlier = ReadJobResult(JobResultPath(options.run, options.job))) {
+    investigator.Restore(std::move(earlier->known_seen), std::move(earlier->new_seen));
+    result.reach = std::move(earlier->reach);
+  }
+  runner_thread = std::thread([this] { RunBatches(); });
+}
+
+Worker::Impl::~Impl() {
+  {
+    const std::lock_guard lock(mutex);
+    closed = true;
+  }
+  changed.notify_all();
+  if (runner_thread.joinable()) runner_thread.join();
+}
+
+bool Worker::Impl::Stopped() const {
+  return stop_all || stats->stop || stats->failed ||
+         (options.runs != 0 && stats->made >= options.runs);
+}
+
+// Waits until the batch before it runs, so at most one waits and one runs: the two slots of the
+// pending file hold both.
+void Worker::Impl::Hand(Batch batch) {
+  if (batch.plans.empty() || stats->failed) return;
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return !queued; });
+  lock.unlock();
+  if (auto written = pending.Write(batch.given); !written) return stats.Fail(written.error());
+  lock.lock();
+  queued = std::move(batch);
+  changed.notify_all();
+}
+
+void Worker::Impl::RunBatches() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    changed.wait(lock, [&] { return queued || closed; });
+    if (!queued) return;
+    const Batch batch = std::move(*queued);
+    queued.reset();
+    busy = true;
+    changed.notify_all();
+    lock.unlock();
+    if (!stats->failed) {
+      if (auto status = RunBatch(batch); !status) stats.Fail(status.error());
+    }
+    lock.lock();
+    busy = false;
+    changed.notify_all();
+  }
+}
+
+Status Worker::Impl::RunBatch(const Batch& batch) {
+  std::vector<const plan::Plan*> plans;
+  for (const plan::Plan& plan : batch.plans) plans.push_back(&plan);
+  std::vector<std::pair<size_t, Ran>> divergent;
+  const auto status = runner->Run(
+      plans, &result.reach,
+      [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
+        result.reach.Count(batch.given[index], batch.plans[index]);
+        result.reach.Count(verdict);
+        ++stats->programs;
+        stats->trimmed += batch.plans[index].trims.size();
+        if (verdict.ok() || !investigator.Note(verdict)) return;
+        divergent.emplace_back(index,
+                               Ran{batch.plans[index], {records.begin(), records.end()}, verdict});
+      });
+  PublishCounts();
+  for (auto& [index, ran] : divergent) {
+    if (auto looked = LookInto(batch, index, std::move(ran)); !looked) return looked;
+  }
+  if (std::chrono::steady_clock::now() - saved > kResultEvery) SaveResult();
+  return status;
+}
+
+Status Worker::Impl::LookInto(const Batch& batch, size_t index, Ran ran) {
+  const auto before = std::span(batch.given).first(index);
+  auto status = investigator.Investigate(
+      ran, before, [&](const program::Program& program) { return alone.Write({&program, 1}); });
+  if (!investigator.write_error().empty()) {
+    ++stats->unsaved;
+    fmt::print(stderr, "{}\n", investigator.write_error());
+  }
+  SaveResult();
+  return status;
+}
+
+void Worker::Impl::PublishCounts() {
+  stats->new_found = investigator.new_seen().size();
+  stats->known_found = investigator.known_seen().size();
+}
+
+void Worker::Impl::SaveResult() {
+  PublishCounts();
+  result.known_seen = investigator.known_seen();
+  result.new_seen = investigator.new_seen();
+  saved = std::chrono::steady_clock::now();
+  // A result that can't be saved costs statistics, not programs: the run goes on.
+  const auto written = WriteJobResult(JobResultPath(options.run, options.job), result);
+  if (!written) fmt::print(stderr, "{}\n", written.error());
+}
+
+Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Worker::~Worker() = default;
+
+void Worker::StopAll() { stop_all = 1; }
+
+std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
+    const WorkerOptions& options, std::unique_ptr<Runner> runner) {
+  using No = std::unexpected<targets::Unavailable>;
+  auto stats = SharedStats::Map(JobStatsPath(options.run, options.job));
+  if (!stats) return No({stats.error(), "free some space or give another --findings folder"});
+  std::vector<triage::Known> known;
+  if (!options.known.empty()) {
+    auto loaded = triage::LoadKnown(options.known);
+    if (!loaded) return No({loaded.error(), "mend the file, or give another --known folder"});
+    known = std::move(*loaded);
+  }
+  if (!runner) {
+    auto target = campaign::Open(options.target, options.target_options);
+    if (!target) {
+      stats->Fail(target.error().reason);
+      return No(target.error());
+    }
+    runner = MakeRunner(std::move(*target));
+  }
+  (*stats)->ready = 1;
+  return std::unique_ptr<Worker>(new Worker(
+      std::make_unique<Impl>(options, std::move(runner), std::move(*stats), std::move(known))));
+}
+
+void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counters) {
+  Impl& w = *impl_;
+  if (stopped()) return;
+  program::Program program = program::Decode(bytes);
+  plan::Plan plan = plan::MakePlan(program, w.runner->platform());
+  Feedback feedback(counters);
+  feedback.Steps(plan.effective);
+  w.simulator.Simulate(plan, feedback);
+  if (w.seen->Add(counters) > 0) ++w.stats->corpus;
+  w.stats->reached = w.seen->count();
+  w.stats->hash = HashBytes(w.stats->hash, program::Encode(program));
+  ++w.stats->made;
+  w.filling.given.push_back(std::move(program));
+  w.filling.plans.push_back(std::move(plan));
+  if (w.filling.plans.size() >= w.options.batch) {
+    w.Hand(std::move(w.filling));
+    w.filling = {};
+  }
+}
+
+std::vector<uint8_t> Worker::Mutate(std::span<const uint8_t> bytes, uint64_t seed,
+                                    size_t limit) const {
+  program::Rng rng(seed);
+  program::Program program = program::Decode(bytes);
+  // Now and then something wholly new, or a corpus of one idea would never leave it.
+  if (program.steps.empty() || rng.OneIn(16)) {
+    program = program::Generate(rng, impl_->profile);
+  } else {
+    for (uint64_t n = 1 + rng.Below(4); n > 0; --n) program::Mutate(program, rng, impl_->profile);
+  }
+  return EncodeWithin(std::move(program), limit);
+}
+
+std::vector<uint8_t> Worker::Cross(std::span<const uint8_t> bytes, std::span<const uint8_t> other,
+                                   uint64_t seed, size_t limit) const {
+  program::Rng rng(seed);
+  return EncodeWithin(program::Crossover(program::Decode(bytes), program::Decode(other), rng),
+                      limit);
+}
+
+bool Worker::stopped() const { return impl_->Stopped(); }
+
+Worker::Exit Worker::Finish() {
+  Impl& w = *impl_;
+  w.Hand(std::move(w.filling));
+  w.filling = {};
+  std::unique_lock lock(w.mutex);
+  w.changed.wait(lock, [&] { return !w.queued && !w.busy; });
+  w.SaveResult();
+  if (w.stats->failed) return kBroken;
+  w.pending.Remove();
+  w.alone.Remove();
+  return kDone;
+}
+
+}  // namespace fpswap::campaign

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The worker's options and results as JSON.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "harness/campaign/files.h"
+#include "harness/campaign/worker.h"
+
+namespace fpswap::campaign {
+namespace {
+
+using nlohmann::json;
+using Counts = std::map<std::string, uint64_t>;
+
+constexpr size_t kMaxResultSize = 256u << 20;
+
+std::expected<Counts, std::string> CountsFrom(const json& object, const char* key) {
+  Counts counts;
+  const auto it = object.find(key);
+  if (it == object.end() || !it->is_object()) return std::unexpected("no counts");
+  for (const auto& [name, count] : it->items()) {
+    if (!count.is_number_unsigned()) return std::unexpected("a count is not a number");
+    counts[name] = count.get<uint64_t>();
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::string ToJson(const WorkerOptions& options) {
+  const json object = {{"target", options.target},
+                       {"runner_dir", options.target_options.runner_dir},
+                       {"plant", options.target_options.plant},
+                       {"hang_ms", options.target_options.hang_ms},
+                       {"findings", options.findings.string()},
+                       {"run", options.run.string()},
+                       {"corpus", options.corpus.string()},
+                       {"known", options.known.string()},
+                       {"job", options.job},
+                       {"seed", options.seed},
+                       {"runs", options.runs},
+                       {"batch", options.batch}};
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view text) {
+  const json object = json::parse(text, nullptr, false);
+  if (!object.is_object()) return std::unexpected("not a JSON object");
+  WorkerOptions options;
+  try {
+    options.target = object.at("target").get<std::string>();
+    options.target_options.runner_dir = object.at("runner_dir").get<std::string>();
+    options.target_options.plant = object.at("plant").get<std::string>();
+    options.target_options.hang_ms = object.at("hang_ms").get<unsigned>();
+    options.findings = object.at("findings").get<std::string>();
+    options.run = object.at("run").get<std::string>();
+    options.corpus = object.at("corpus").get<std::string>();
+    options.known = object.at("known").get<std::string>();
+    options.job = object.at("job").get<unsigned>();
+    options.seed = object.at("seed").get<uint64_t>();
+    options.runs = object.at("runs").get<uint64_t>();
+    options.batch = object.at("batch").get<unsigned>();
+  } catch (const json::exception& e) {
+    return std::unexpected(e.what());
+  }
+  if (options.batch == 0 || options.batch > 4096) return std::unexpected("batch out of range");
+  return options;
+}
+
+std::filesystem::path JobResultPath(const std::filesystem::path& run, unsigned job) {
+  return run / fmt::format("job-{}.json", job);
+}
+
+std::filesystem::path JobStatsPath(const std::filesystem::path& run, unsigned job) {
+  return run / fmt::format("job-{}.stats", job);
+}
+
+std::expected<JobResult, std::string> ReadJobResult(const std::filesystem::path& path) {
+  auto text = ReadFile(path, kMaxResultSize);
+  if (!text) return std::unexpected(text.error());
+  const json object = json::parse(*text, nullptr, false);
+  const auto bad = [&](const std::string& why) {
+    return std::unexpected(fmt::format("{}: not a job's result: {}", path.string(), why));
+  };
+  if (!object.is_object() || !object.contains("reach")) return bad("no \"reach\"");
+  JobResult result;
+  auto reach = ReachTable::FromJson(object["reach"].dump());
+  if (!reach) return bad(reach.error());
+  auto known_seen = CountsFrom(object, "known"), new_seen = CountsFrom(object, "new");
+  if (!known_seen || !new_seen) return bad("no counts");
+  return JobResult{std::move(*reach), std::move(*known_seen), std::move(*new_seen)};
+}
+
+std::expected<void, std::string> WriteJobResult(const std::filesystem::path& path,
+                                                const JobResult& result) {
+  const std::string text =
+      fmt::format("{{\"known\":{},\"new\":{},\"reach\":{}}}\n", json(result.known_seen).dump(),
+                  json(result.new_seen).dump(), result.reach.ToJson());
+  return WriteFile(path, text);
+}
+
+}  // namespace fpswap::campaign

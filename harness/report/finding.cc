@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/report/finding.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "harness/campaign/files.h"
+#include "harness/program/text.h"
+
+namespace fpswap::report {
+namespace fs = std::filesystem;
+namespace {
+
+std::string Hex(std::span<const uint8_t> bytes) {
+  std::string out;
+  for (uint8_t b : bytes) out += fmt::format("{:02x}", b);
+  return out;
+}
+
+std::string DescribeRepeats(const Finding& finding) {
+  if (finding.reruns == 0) return "It was not run again.";
+  if (finding.repeats == finding.reruns) {
+    return fmt::format("It repeats: {} of {} runs.", finding.repeats, finding.reruns);
+  }
+  std::string text = fmt::format("It repeats at times: {} of {} runs of the program alone.",
+                                 finding.repeats, finding.reruns);
+  if (!finding.before.empty()) {
+    text += " before/ has the programs that ran before it, in order.";
+  }
+  return text;
+}
+
+std::string DescribeDivergence(const judge::Divergence& divergence) {
+  std::string text = fmt::format("* {}\n", divergence.words);
+  if (!divergence.where.empty()) text += fmt::format("  * where: {}\n", divergence.where);
+  if (!divergence.possible.empty()) {
+    text += fmt::format("  * possible: {}\n", Hex(divergence.possible));
+  }
+  if (!divergence.seen.empty()) text += fmt::format("  * seen: {}\n", Hex(divergence.seen));
+  if (!divergence.rule.empty()) text += fmt::format("  * rule: {}\n", divergence.rule);
+  return text;
+}
+
+std::expected<void, std::string> WriteFiles(const fs::path& folder, const Finding& finding) {
+  const std::vector<uint8_t> trace = trace::WriteTrace(finding.trace);
+  const std::pair<const char*, std::string> files[] = {
+      {"program.fps", program::PrintText(finding.trace.program)},
+      {"trace.fpt", std::string(campaign::AsText(trace))},
+      {"verdict.json", FindingVerdictJson(finding)},
+      {"platform.json", trace::PlatformToJson(finding.trace.platform) + "\n"},
+      {"README.md", FindingReadme(finding)}};
+  for (const auto& [name, text] : files) {
+    if (auto written = campaign::WriteFile(folder / name, text); !written) return written;
+  }
+  if (finding.before.empty()) return {};
+  std::error_code status;
+  fs::create_directory(folder / "before", status);
+  for (size_t i = 0; i < finding.before.size(); ++i) {
+    const fs::path path = folder / "before" / fmt::format("{:02}.fps", i);
+    auto written = campaign::WriteFile(path, program::PrintText(finding.before[i]));
+    if (!written) return written;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string FindingReadme(const Finding& finding) {
+  const trace::Platform& platform = finding.trace.platform;
+  const std::string name = finding.signature.Name();
+  std::string text = fmt::format("# {}\n\n", name);
+  if (!finding.plant.empty()) {
+    text += fmt::format(
+        "A self-test of the harness: the agent was told to break the vCPU (plant "
+        "`{}`). This is no bug of KVM.\n\n",
+        finding.plant);
+  }
+  const judge::Divergence* first = nullptr;
+  if (finding.divergence < finding.verdict.divergences.size()) {
+    first = &finding.verdict.divergences[finding.divergence];
+    text += DescribeDivergence(*first);
+  }
+  text +=
+      fmt::format("\n{} The program has {} steps ({} when found).\n\n", DescribeRepeats(finding),
+                  finding.trace.program.steps.size(), finding.steps_found);
+  text += fmt::format("Signature: `{}`\n\nSeen on target `{}`: {}, kernel {}{}{}.\n",
+                      finding.signature.Key(), platform.target, platform.cpu, platform.kernel,
+                      platform.vendor_module.empty() ? "" : ", ", platform.vendor_module);
+  text += "\n## The program\n\n```\n" + program::PrintText(finding.trace.program) + "```\n";
+  const std::string plant = finding.plant.empty() ? "" : fmt::format(" --plant {}", finding.plant);
+  text += fmt::format(
+      "\n## How to repeat it\n\nIn the folder above this one:\n\n"
+      "    fpswap run {0}/program.fps --target {1}{2}\n"
+      "    fpswap judge {0}/trace.fpt    # what was observed here, on any machine\n"
+      "    fpswap show {0}               # step by step, with the machine code\n",
+      name, platform.target, plant);
+  if (finding.verdict.divergences.size() > 1) {
+    text += "\n## What else differs in this run\n\n";
+    for (const judge::Divergence& each : finding.verdict.divergences) {
+      if (&each != first) text += DescribeDivergence(each);
+    }
+  }
+  return text;
+}
+
+std::string FindingVerdictJson(const Finding& finding) {
+  using nlohmann::json;
+  json object = json::parse(judge::VerdictToJson(finding.verdict), nullptr, false);
+  if (!object.is_object()) object = json::object();
+  object["signature"] = finding.signature.Key();
+  object["name"] = finding.signature.Name();
+  object["divergence"] = finding.divergence;
+  object["target"] = finding.trace.platform.target;
+  object["reruns"] = finding.reruns;
+  object["repeats"] = finding.repeats;
+  if (!finding.plant.empty()) object["plant"] = finding.plant;
+  return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Finding& finding) {
+  const fs::path folder = findings / finding.signature.Name();
+  const fs::path temporary = findings / fmt::format(".{}.{}", folder.filename().string(), getpid());
+  std::error_code status;
+  if (fs::exists(folder, status)) return false;
+  fs::remove_all(temporary, status);
+  fs::create_directories(temporary, status);
+  if (status) {
+    return std::unexpected(fmt::format("{}: {}", temporary.string(), status.message()));
+  }
+  if (auto written = WriteFiles(temporary, finding); !written) {
+    fs::remove_all(temporary, status);
+    return std::unexpected(written.error());
+  }
+  if (rename(temporary.c_str(), folder.c_str()) == 0) return true;
+  const int error = errno;
+  fs::remove_all(temporary, status);
+  // Another worker was faster: rename never replaces a folder that holds anything.
+  if (error == EEXIST || error == ENOTEMPTY) return false;
+  return std::unexpected(fmt::format("{}: {}", folder.string(), std::strerror(error)));
+}
+
+}  // namespace fpswap::report
