@@ -4,23 +4,22 @@
 // and by the judge, which knows what was done. Standard library only.
 //
 // Every VMM step gives one IoctlRecord, followed on success by
-//   kGetXsave              the image, 4096 bytes
-//   kGetXsave2             the image, Platform::xsave_size bytes
-//   kGetFpu, kGetXcrs      struct kvm_fpu, struct kvm_xcrs
-//   kGetMsr                u64 value; the result is the count of MSRs read: 0 is a refusal, no data
-//   kSetMsr                nothing; the result is the count of MSRs written
-//   kGetMpState            u32
-//   kSetCpuid              u64 (0DH,0):EDX:EAX as KVM_GET_CPUID2 shows it afterwards; given on
-//                          failure as well
-//   kMigrate               the calls that failed, MigrateFailure each; result is -1 if there are
-//   any,
-//                          0 else
-//   kRunImmediate          nothing; the result is -1 and the error EINTR when all is well
-//   kImage*                nothing, result 0
-//   kInit                  nothing; the VMM puts SREGS (so CR0 and CR4) and REGS back afterwards,
-//   so
-//                          that the program goes on with its next step
-// A refused SET leaves the buffer it was given alone.
+//   kGetXsave          the image, 4096 bytes
+//   kGetXsave2         the image, Platform::xsave_size bytes
+//   kGetFpu, kGetXcrs  struct kvm_fpu, struct kvm_xcrs
+//   kGetMsr            u64 value; the result is the count of MSRs read: 0 is a refusal, no data
+//   kSetMsr            nothing; the result is the count of MSRs written
+//   kGetMpState        u32
+//   kSetCpuid          u64 (0DH,0):EDX:EAX as KVM_GET_CPUID2 shows it afterwards; on failure too
+//   kMigrate           the calls that failed, a MigrateFailure each; result -1 if there are any
+//   kRunImmediate      nothing; the result is -1 and the error EINTR when all is well
+//   kImage*            nothing, result 0
+//   kInit              nothing; the VMM puts SREGS (so CR0 and CR4) and REGS back afterwards, and
+//                      the program goes on with its next step
+// A refused GET leaves the image buffer as it was.
+//
+// MMIO reads at kMmioBase + kMmioStride * step + n are answered with byte n of
+// FillPattern(step + 2), RDMSR of kExitMsrIndex with the first 8 bytes of the same.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +30,8 @@
 #include "harness/program/step.h"
 
 namespace fpswap::plan {
+
+inline constexpr uint64_t kMmioStride = 16;
 
 // struct kvm_fpu (asm/kvm.h) without padding surprises.
 inline constexpr size_t kFpuSize = 416;
