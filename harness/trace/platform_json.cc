@@ -160,7 +160,8 @@ void ReadSub(const json& row, std::string path, std::string& error, xstate::Xsav
   in.Number("offset", sub.offset, xstate::kMaxAreaSize);
   for (const SubFlag& f : kSubFlags) in.Flag(f.name, sub.*f.flag);
   if (!error.empty()) return;
-  if (bit < 2 || sub.offset + sub.size > xstate::kMaxAreaSize) {
+  const bool misplaced = !sub.supervisor && sub.offset < xstate::kExtendedOffset;
+  if (bit < 2 || misplaced || sub.offset + sub.size > xstate::kMaxAreaSize) {
     error = "platform" + in.PathOf("bit") + ": component " + std::to_string(bit) +
             " does not lie within an XSAVE area of " + std::to_string(xstate::kMaxAreaSize) +
             " bytes";

@@ -177,6 +177,8 @@ struct Cpu {
   // as XRSTOR does; for REX.W forms (`wide`) see SDM 13.5.1.
   void StoreX87(std::span<uint8_t> legacy, bool wide) const;
   void LoadX87(std::span<const uint8_t> legacy, bool wide);
+  // Asks `choices` about the pointers, as a save does before it stores them.
+  void ResolvePointers(bool wide, Choices& choices);
   void StoreXmm(std::span<uint8_t> legacy) const;
   void LoadXmm(std::span<const uint8_t> legacy);
   // SDM 13.5.2: with reserved bits set, a load of `value` into MXCSR is #GP.
@@ -268,7 +270,6 @@ struct Cpu {
   void InitialiseAll(uint64_t components);
   void LoadLegacy(std::span<const uint8_t> area, uint64_t components, bool wide);
   void StoreX87Pointers(std::span<uint8_t> legacy, bool wide) const;
-  void ResolvePointers(bool wide, Choices& choices);
   void ForgetPointers();
   void SettlePointers();
   bool StackFault(bool overflow);

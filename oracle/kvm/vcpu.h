@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A vCPU as KVM's ioctls present it: a CPU, and what the kernel keeps beside it. Each rule names the
+// kernel function it was read in (Linux 6.1, 6.12, 7.x: arch/x86/kvm/x86.c and
+// arch/x86/kernel/fpu/{core,xstate}.c).
+//
+// The functions say what the vCPU's user is promised, which is the guest's view (law 2): where the
+// kernel shows something else, the judge reports it.
+//
+// Thread safety: none; a Vcpu is a value.
+#pragma once
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <span>
+
+#include "oracle/cpu/cpu.h"
+
+namespace fpswap::kvm {
+
+using xstate::Component;
+
+// What of the host and its KVM decides the answers.
+struct Host {
+  xstate::XsaveCpuid xsave;     // the uABI image has the host's standard layout
+  uint64_t supported = 3;       // kvm_caps.supported_xcr0
+  uint64_t user_features = 3;   // fpstate->user_xfeatures of a vCPU
+  uint32_t mxcsr_mask = 0xffff; // mxcsr_feature_mask
+  uint32_t image_size = 4096;   // bytes of KVM_GET_XSAVE2 and KVM_SET_XSAVE
+  bool compacted = true;        // the kernel keeps fpstates compacted
+};
+
+// What an ioctl returns: 0 or a count, or -1 with an errno.
+struct Status {
+  int result = 0;
+  int error = 0;
+  static Status Error(int e) { return {-1, e}; }
+  bool ok() const { return result >= 0; }
+};
+
+inline constexpr uint32_t kMaxImage = xstate::kMaxAreaSize;
+inline constexpr uint32_t kGetXsaveSize = 4096;  // sizeof(struct kvm_xsave)
+inline constexpr uint32_t kFpuSize = 416;        // sizeof(struct kvm_fpu)
+
+// The bytes of the last image that SET_XSAVE took. GET_XSAVE may show them as they were given, not
+// as the CPU reads them (FCW bit 6, pad bytes), until the kernel has swapped them through registers.
+struct RawImage {
+  uint64_t components = 0;  // those that were in it
+  bool mask = false;        // its MXCSR_MASK was taken
+  std::array<uint8_t, kMaxImage> bytes;
+
+  RawImage() = default;
+  RawImage(const RawImage& other) { *this = other; }
+  RawImage& operator=(const RawImage& other);
+};
+
+struct Vcpu {
+  Vcpu(const cpu::Features& features, const Host& h) : cpu(features), host(&h) {}
+
+  cpu::Cpu cpu;
+  const Host* host;      // not owned, outlives the Vcpu
+  bool has_run = false;  // kvm_vcpu_has_run(): entered at least once
+  RawImage raw;
+
+  // Components of an image that concern the guest: those GET_XSAVE shows
+  // (fpu_copy_guest_fpstate_to_uabi masks with guest_supported_xcr0 | FPSSE).
+  uint64_t GuestComponents() const;
+
+  // kvm_vcpu_ioctl_x86_set_xsave, then fpu_copy_uabi_to_guest_fpstate and copy_uabi_to_xstate.
+  // `image` has host->image_size bytes.
+  Status SetXsave(std::span<const uint8_t> image);
+  // kvm_vcpu_ioctl_x86_get_xsave: struct kvm_xsave can't hold a larger image.
+  Status GetXsaveStatus() const;
+
+  // kvm_arch_vcpu_ioctl_set_fpu: it checks nothing. MXCSR is left to SetFpuMxcsr.
+  void SetFpuX87(std::span<const uint8_t> fpu);
+  void SetFpuXmm(std::span<const uint8_t> fpu);
+
+  // kvm_vcpu_ioctl_x86_set_xcrs with `count` entries, all (xcr, value).
+  Status SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags);
+
+  // KVM_GET_MSRS and KVM_SET_MSRS of one MSR; the result is the count (do_set_msr, kvm_set_msr_common
+  // with host_initiated set).
+  Status GetMsr(uint32_t msr, uint64_t* value) const;
+  Status SetMsr(uint32_t msr, uint64_t value);
+
+  // kvm_set_cpuid: after the vCPU has run only what changes nothing is taken. Gives the status; the
+  // caller replaces the features where they change.
+  Status SetCpuid(bool changes) const;
+
+  // kvm_arch_vcpu_ioctl_run with immediate_exit: swaps in and out and returns.
+  Status RunImmediate() const { return Status::Error(EINTR); }
+
+  // kvm_vcpu_reset(vcpu, true): INIT.
+  void Init();
+
+  // The state has been taken out by GETs and put into a fresh vCPU by SETs.
+  void Migrate();
+};
+
+}  // namespace fpswap::kvm
