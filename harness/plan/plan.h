@@ -16,16 +16,16 @@
 // The journal. After its instruction each step that produces bytes copies them with integer
 // instructions to a place of its own in the journal. So what a save instruction chose (XSTATE_BV,
 // what it left out) is observed exactly, without an exit and without touching a vector register.
-// A step whose row says Journal::kArea journals the first `area_size` bytes of its slot, counted from
-// the slot's base whatever `at` is; FXSAVE (Journal::kBytes, 512) the 512 bytes at slot + at.
+// A step whose row says Journal::kArea journals the first `area_size` bytes of its slot, counted
+// from the slot's base whatever `at` is; FXSAVE (Journal::kBytes, 512) the 512 bytes at slot + at.
 //
 // Each guest step begins at its own code offset and relies on no general register of another step,
 // so an agent goes on after a fault by entering at the next step.
 //
 // How code leaves the guest: OUT to a port below with EAX = step number (kEndPort: the run's last
-// step). The native target has no exits: there a run ends with a jump to kReturnPad, which the agent
-// maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each + 16 * step number.
-// Every run is entered with RFLAGS.DF and RFLAGS.AC clear.
+// step). The native target has no exits: there a run ends with a jump to kReturnPad, which the
+// agent maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each + 16 * step
+// number. Every run is entered with RFLAGS.DF and RFLAGS.AC clear.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,7 @@
 namespace fpswap::plan {
 
 inline constexpr uint64_t kGuestBase = 0x10000000;
-inline constexpr uint64_t kSystemBase = kGuestBase;              // page tables, GDT, IDT, TSS, stubs
+inline constexpr uint64_t kSystemBase = kGuestBase;  // page tables, GDT, IDT, TSS, stubs
 inline constexpr uint64_t kSystemSize = 0x10000;
 inline constexpr uint64_t kCodeBase = kGuestBase + 0x10000;
 inline constexpr uint64_t kCodeSize = 0x10000;
@@ -49,22 +49,22 @@ inline constexpr uint64_t kSlotSize = 0x4000;
 inline constexpr uint64_t kJournalBase = kGuestBase + 0x60000;
 inline constexpr uint64_t kJournalSize = 0xc0000;
 inline constexpr uint64_t kGuestSize = 0x120000;
-inline constexpr uint64_t kMmioBase = 0x20000000;    // one page
+inline constexpr uint64_t kMmioBase = 0x20000000;  // one page
 inline constexpr uint64_t kAbsentBase = 0x30000000;
 
 inline constexpr uint64_t kReturnPad = kSystemBase;  // native: where a run ends
 
-inline constexpr uint16_t kEndPort = 0xe0;    // end of a run of guest steps
-inline constexpr uint16_t kExitPort = 0xe1;   // Op::kExitOut
-inline constexpr uint16_t kFaultPort = 0xe2;  // exception stubs: AL = vector
+inline constexpr uint16_t kEndPort = 0xe0;             // end of a run of guest steps
+inline constexpr uint16_t kExitPort = 0xe1;            // Op::kExitOut
+inline constexpr uint16_t kFaultPort = 0xe2;           // exception stubs: AL = vector
 inline constexpr uint32_t kExitMsrIndex = 0x4b564dff;  // Op::kExitMsr, filtered to user space
 
 // Where a guest step lies.
 struct CodeRow {
-  uint32_t code = 0;            // offset from kCodeBase of its first byte
-  uint32_t instruction = 0;     // offset of the instruction under test
-  uint32_t journal = 0;         // offset from kJournalBase
-  uint32_t journal_bytes = 0;   // 0: none
+  uint32_t code = 0;           // offset from kCodeBase of its first byte
+  uint32_t instruction = 0;    // offset of the instruction under test
+  uint32_t journal = 0;        // offset from kJournalBase
+  uint32_t journal_bytes = 0;  // 0: none
 };
 
 enum class ActionKind : uint8_t {
@@ -80,7 +80,7 @@ struct Action {
 };
 
 struct Trim {
-  uint16_t step = 0;    // number in the program as given
+  uint16_t step = 0;  // number in the program as given
   std::string reason;
 };
 
@@ -92,24 +92,24 @@ struct Plan {
   std::vector<uint8_t> literals;
   std::vector<CodeRow> rows;  // one for each effective step; zeros for VMM and host steps
   std::vector<Action> actions;
-  uint64_t xcr0 = 1;          // at the start: effective.xcr0 limited to the guest's
-  uint32_t area_size = 0;     // bytes of a slot that a Journal::kArea step journals
+  uint64_t xcr0 = 1;       // at the start: effective.xcr0 limited to the guest's
+  uint32_t area_size = 0;  // bytes of a slot that a Journal::kArea step journals
   // The vCPU can't be used for another program afterwards (platforms.md, "what a vCPU does not
   // forget"): see plan.cc's table.
   bool spoils_vcpu = false;
 };
 
-// Resolves `program` for `platform`. Total: what can't run is trimmed with its reason. The effective
-// program is what runs, so that resolving it again trims nothing and gives the same bytes: `features`
-// is limited to what the guest can be given, `xcr0` to `features`, both to what XSETBV would accept,
-// and the `length` of a fill to the slot's or image's end.
+// Resolves `program` for `platform`. Total: what can't run is trimmed with its reason. The
+// effective program is what runs, so that resolving it again trims nothing and gives the same
+// bytes: `features` is limited to what the guest can be given, `xcr0` to `features`, both to what
+// XSETBV would accept, and the `length` of a fill to the slot's or image's end.
 Plan MakePlan(const program::Program& program, const trace::Platform& platform);
 
-// The state every program starts from, on every target: CR0.TS 0; CR4.OSFXSR, OSXMMEXCPT and OSXSAVE
-// set, CR4.PKE as the program says where there is PKU; XCR0 as above; IA32_XSS, IA32_XFD and
-// IA32_XFD_ERR 0; every component initial (MXCSR 1F80H, PKRU 0); slots zero; each image buffer of the
-// VMM an initial image (FCW 37FH, MXCSR 1F80H, all else 0). `native` can't choose XCR0, CR4 and MSRs:
-// steps that would change them are trimmed, and XCR0 is the host's.
+// The state every program starts from, on every target: CR0.TS 0; CR4.OSFXSR, OSXMMEXCPT and
+// OSXSAVE set, CR4.PKE as the program says where there is PKU; XCR0 as above; IA32_XSS, IA32_XFD
+// and IA32_XFD_ERR 0; every component initial (MXCSR 1F80H, PKRU 0); slots zero; each image buffer
+// of the VMM an initial image (FCW 37FH, MXCSR 1F80H, all else 0). `native` can't choose XCR0, CR4
+// and MSRs: steps that would change them are trimmed, and XCR0 is the host's.
 
 // Appends the byte form that wire::ReadPlan reads; at most kMaxPlanBytes.
 inline constexpr size_t kMaxPlanBytes = 1 << 20;

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/plan/trim.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "harness/plan/plan.h"
+#include "oracle/xstate/component.h"
+#include "oracle/xstate/layout.h"
+
+namespace fpswap::plan {
+namespace {
+
+using program::Needs;
+using program::Op;
+using program::Program;
+using program::Step;
+using program::StepRow;
+using trace::Platform;
+using xstate::Bit;
+using xstate::Component;
+
+constexpr uint64_t kPkruKey0 = 3;  // AD and WD of protection key 0
+
+bool IsNative(const Platform& platform) { return platform.target == "native"; }
+
+// The largest part of `mask` that XSETBV accepts (SDM vol. 1, 13.3).
+uint64_t Consistent(uint64_t mask) {
+  mask |= Bit(Component::kX87);
+  const auto all_or_none = [&mask](uint64_t bits) {
+    if ((mask & bits) != bits) mask &= ~bits;
+  };
+  if ((mask & Bit(Component::kSse)) == 0) mask &= ~Bit(Component::kAvx);
+  if ((mask & Bit(Component::kAvx)) == 0) mask &= ~xstate::kAvx512;
+  all_or_none(xstate::kMpx);
+  all_or_none(xstate::kAvx512);
+  all_or_none(xstate::kAmx);
+  return mask;
+}
+
+bool Has(const cpu::Features& f, Needs needs) {
+  switch (needs) {
+    case Needs::kBase:
+      return true;
+    case Needs::kXsave:
+      return f.xsave.xcr0 != 0;
+    case Needs::kXsaveopt:
+      return f.xsave.xsaveopt;
+    case Needs::kXsavec:
+      return f.xsave.xsavec;
+    case Needs::kXsaves:
+      return f.xsave.xsaves;
+    case Needs::kAvx:
+      return f.avx;
+    case Needs::kAvx2:
+      return f.avx2;
+    case Needs::kAvx512f:
+      return f.avx512f;
+    case Needs::kAvx512vl:
+      return f.avx512f && f.avx512vl;
+    case Needs::kAvx512bw:
+      return f.avx512f && f.avx512bw;
+    case Needs::kMpx:
+      return f.mpx;
+    case Needs::kPku:
+      return f.pku;
+  }
+  return false;
+}
+
+std::string_view NameOf(Needs needs) {
+  switch (needs) {
+    case Needs::kBase:
+      return "x86-64";
+    case Needs::kXsave:
+      return "XSAVE";
+    case Needs::kXsaveopt:
+      return "XSAVEOPT";
+    case Needs::kXsavec:
+      return "XSAVEC";
+    case Needs::kXsaves:
+      return "XSAVES";
+    case Needs::kAvx:
+      return "AVX";
+    case Needs::kAvx2:
+      return "AVX2";
+    case Needs::kAvx512f:
+      return "AVX512F";
+    case Needs::kAvx512vl:
+      return "AVX512VL";
+    case Needs::kAvx512bw:
+      return "AVX512BW";
+    case Needs::kMpx:
+      return "MPX";
+    case Needs::kPku:
+      return "PKU";
+  }
+  return "";
+}
+
+std::string WhyTargetCannot(const StepRow& row, const Platform& platform) {
+  const auto op = static_cast<uint8_t>(row.op);
+  const auto hit = std::ranges::find(platform.cannot, op, &std::pair<uint8_t, std::string>::first);
+  if (hit != platform.cannot.end()) return hit->second;
+  return "the target " + platform.target + " does not run " + std::string(row.name);
+}
+
+}  // namespace
+
+Program LimitSetUp(const Program& program, const Platform& platform) {
+  const uint64_t guest = platform.guest.xsave.xcr0;
+  Program out;
+  out.vcpus = static_cast<uint8_t>(
+      std::clamp<uint32_t>(program.vcpus, 1, std::max<uint32_t>(platform.vcpus, 1)));
+  if (IsNative(platform)) {
+    // Nothing to choose: XCR0 and CR4 are the kernel's.
+    out.features = guest;
+    out.xcr0 = platform.host_xcr0;
+    out.pke = platform.guest.pku && (out.xcr0 & Bit(Component::kPkru)) != 0;
+    return out;
+  }
+  out.features = platform.guest_fixed ? guest : Consistent(program.features & guest);
+  out.xcr0 = Consistent(program.xcr0 & out.features);
+  out.pke = program.pke && platform.guest.pku && (out.features & Bit(Component::kPkru)) != 0;
+  return out;
+}
+
+std::optional<std::string> WhyTrimmed(const Step& step, const StepRow& row,
+                                      const Platform& platform) {
+  if (!platform.can[static_cast<uint8_t>(row.op)]) return WhyTargetCannot(row, platform);
+  if (!Has(platform.guest, row.needs)) {
+    return "the guest's CPU has no " + std::string(NameOf(row.needs));
+  }
+  if (step.vcpu >= std::max<uint32_t>(platform.vcpus, 1)) {
+    return "the target " + platform.target + " has no vCPU " + std::to_string(step.vcpu);
+  }
+  if (IsNative(platform) && step.op == Op::kWrpkru && (step.arg[0] & kPkruKey0) != 0) {
+    return "on native, a PKRU that denies key 0 would take the runner's own memory away";
+  }
+  return std::nullopt;
+}
+
+void Confine(Step& step, const Platform& platform) {
+  switch (step.op) {
+    case Op::kMemFill:
+      step.arg[2] = std::min(step.arg[2], kSlotSize - step.arg[1]);
+      break;
+    case Op::kImageWrite:
+      step.arg[1] = std::min<uint64_t>(step.arg[1], xstate::kMaxAreaSize - 8);
+      break;
+    case Op::kImageFill:
+      step.arg[2] = std::min(step.arg[2], xstate::kMaxAreaSize - step.arg[1]);
+      break;
+    case Op::kXrstor:
+      // An image in a slot may hold any PKRU, also one that denies key 0.
+      if (IsNative(platform) && (platform.host_xcr0 & Bit(Component::kPkru)) != 0) {
+        step.arg[2] &= ~Bit(Component::kPkru);
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace fpswap::plan
