@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "kvm-runner/host_side.h"
+
+#include <linux/futex.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <system_error>
+
+#include "kvm-runner/kvm_api.h"
+
+namespace fpswap::kvm {
+namespace {
+
+constexpr int kHostSignal = SIGUSR1;
+constexpr int kHangSignal = SIGUSR2;
+constexpr size_t kKernelSigset = 8;  // bytes of the kernel's sigset_t
+
+uint64_t Now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+long Futex(std::atomic<uint32_t>& word, int op, uint32_t value, const timespec* timeout) {
+  return syscall(SYS_futex, &word, op | FUTEX_PRIVATE_FLAG, value, timeout, nullptr, 0);
+}
+
+// Sleeps until `word` is not `value`.
+void WaitWhile(std::atomic<uint32_t>& word, uint32_t value) {
+  while (word.load(std::memory_order_acquire) == value) Futex(word, FUTEX_WAIT, value, nullptr);
+}
+
+void Wake(std::atomic<uint32_t>& word, uint32_t value) {
+  word.store(value, std::memory_order_release);
+  Futex(word, FUTEX_WAKE, 1, nullptr);
+}
+
+void BlockAllSignals() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+}
+
+}  // namespace
+
+Affinity::Affinity() {
+  CPU_ZERO(&all_);
+  sched_getaffinity(0, sizeof(all_), &all_);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &all_)) cpus_.push_back(cpu);
+  }
+}
+
+int Affinity::Pin(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  if (sched_setaffinity(0, sizeof(one), &one) != 0) return -1;
+  pinned_ = true;
+  return cpu;
+}
+
+int Affinity::MoveTo(unsigned n) { return cpus_.empty() ? -1 : Pin(cpus_[n % cpus_.size()]); }
+
+int Affinity::Stay() { return Pin(sched_getcpu()); }
+
+void Affinity::Restore() {
+  if (pinned_) sched_setaffinity(0, sizeof(all_), &all_);
+  pinned_ = false;
+}
+
+Competitor::~Competitor() {
+  if (!thread_.joinable()) return;
+  quit_ = true;
+  Wake(turn_, 1);
+  thread_.join();
+}
+
+void Competitor::Loop() {
+  BlockAllSignals();
+  int pinned = -1;
+  for (;;) {
+    WaitWhile(turn_, 0);
+    if (quit_) return;
+    if (cpu_ != pinned) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu_, &one);
+      if (sched_setaffinity(0, sizeof(one), &one) == 0) pinned = cpu_;
+    }
+    canary_.Dirty(pattern_);
+    Wake(turn_, 0);
+  }
+}
+
+bool Competitor::Dirty(int cpu, uint16_t pattern) {
+  if (!thread_.joinable()) {
+    try {
+      thread_ = std::thread(&Competitor::Loop, this);
+    } catch (const std::system_error&) {
+      return false;
+    }
+  }
+  cpu_ = cpu;
+  pattern_ = pattern;
+  Wake(turn_, 1);
+  WaitWhile(turn_, 1);
+  return true;
+}
+
+std::atomic<Watchdog*> Watchdog::active_{nullptr};
+
+Watchdog::Watchdog(unsigned limit_ms)
+    : limit_ms_(limit_ms), runner_(static_cast<int>(syscall(SYS_gettid))) {
+  active_.store(this);
+  struct sigaction action = {};
+  action.sa_handler = OnSignal;
+  sigaction(kHangSignal, &action, nullptr);
+  thread_ = std::thread(&Watchdog::Loop, this);
+}
+
+Watchdog::~Watchdog() {
+  Wake(quit_, 1);
+  thread_.join();
+  signal(kHangSignal, SIG_IGN);
+  active_.store(nullptr);
+}
+
+void Watchdog::Begin() {
+  hung_.store(false);
+  began_.store(Now());
+}
+
+void Watchdog::End() {
+  began_.store(0);
+  running_.store(nullptr);
+}
+
+void Watchdog::OnSignal(int) {
+  // Runs on the thread that runs vCPUs.
+  Watchdog* self = active_.load();
+  if (self == nullptr || self->began_.load() == 0) return;
+  self->hung_.store(true);
+  if (kvm_run* run = self->running_.load()) run->immediate_exit = 1;
+}
+
+void Watchdog::Loop() {
+  BlockAllSignals();
+  const uint64_t limit = uint64_t{limit_ms_} * 1'000'000;
+  const uint64_t tick = std::clamp<uint64_t>(limit / 4, 5'000'000, 250'000'000);
+  const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(tick)};
+  while (quit_.load() == 0) {
+    Futex(quit_, FUTEX_WAIT, 0, &pause);
+    const uint64_t began = began_.load();
+    // Each tick again: the first signal may hit a system call other than KVM_RUN.
+    if (began != 0 && Now() - began > limit) syscall(SYS_tgkill, getpid(), runner_, kHangSignal);
+  }
+}
+
+PendingSignal::PendingSignal() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, kHostSignal);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+bool PendingSignal::Raise(int vcpu) {
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+  sigdelset(&blocked, kHostSignal);
+  struct {  // struct kvm_signal_mask
+    uint32_t len = kKernelSigset;
+    uint8_t set[kKernelSigset];
+  } mask;
+  std::memcpy(mask.set, &blocked, kKernelSigset);
+  if (kvm_set_signal_mask(vcpu, &mask) != 0) return false;
+  return syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), kHostSignal) == 0;
+}
+
+bool PendingSignal::Take(int vcpu) {
+  kvm_set_signal_mask(vcpu, nullptr);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, kHostSignal);
+  const timespec none{};
+  return sigtimedwait(&set, nullptr, &none) == kHostSignal;
+}
+
+}  // namespace fpswap::kvm

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "kvm-runner/kvm_machine.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "harness/trace/trace.h"
+#include "kvm-runner/probe.h"
+#include "kvm-runner/start.h"
+
+namespace fpswap::kvm {
+namespace {
+
+// VMs kept at a time; a campaign has few kinds of feature set at once.
+constexpr size_t kPoolSize = 8;
+
+uint64_t MicrosSince(const timespec& began) {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec - began.tv_sec) * 1'000'000 +
+         static_cast<uint64_t>((now.tv_nsec - began.tv_nsec) / 1000);
+}
+
+}  // namespace
+
+std::expected<std::unique_ptr<KvmMachine>, std::string> KvmMachine::Open(
+    const MachineOptions& options) {
+  trace::Platform platform;
+  auto host = ProbeHost(platform);
+  if (!host) return std::unexpected(host.error());
+  std::unique_ptr<KvmMachine> machine(
+      new KvmMachine(options, std::move(*host), std::move(platform)));
+  if (!machine->tools_.memory.ok()) return std::unexpected("no memory for a guest");
+  ProbeSteps(machine->tools_.host, machine->platform_,
+             [&](const wire::PlanView& plan, std::vector<uint8_t>& records) {
+               machine->Run(plan, records);
+             });
+  // Only now: a planted bug is one that works on a healthy KVM's probe.
+  machine->tools_.plant = options.plant;
+  return machine;
+}
+
+KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform platform)
+    : options_(options),
+      platform_(std::move(platform)),
+      tools_{.host = std::move(host),
+             .memory = GuestMemory(),
+             .canary = Canary(platform_.host, platform_.host_xcr0),
+             .affinity = Affinity(),
+             .competitor = Competitor(tools_.canary),
+             .signal = PendingSignal(),
+             .watchdog = Watchdog(options.hang_ms),
+             .plant = nullptr,
+             .plant_memory = {}} {
+  platform_.cpus = tools_.affinity.count();
+}
+
+std::expected<std::string, std::string> KvmMachine::Platform() {
+  return trace::PlatformToJson(platform_);
+}
+
+std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan) {
+  const uint64_t features = tools_.host.guest_fixed ? tools_.host.guest_components
+                                                    : plan.features & tools_.host.guest_components;
+  const bool apic = NeedsApic(plan);
+  const auto fits = [&](const Vm& vm) { return vm.features == features && vm.apic == apic; };
+  std::expected<Vm, std::string> vm;
+  if (const auto found = std::ranges::find_if(pool_, fits); found != pool_.end()) {
+    vm = std::move(*found);
+    pool_.erase(found);
+  } else {
+    vm = CreateVm(tools_.host, tools_.memory, features, apic);
+  }
+  if (!vm) return vm;
+  if (auto added = AddVcpus(tools_.host, *vm, plan.vcpus); !added) {
+    return std::unexpected(added.error());
+  }
+  for (unsigned i = 0; i < plan.vcpus; ++i) {
+    if (auto ready = BringToStart(tools_.host, plan, vm->vcpus[i]); !ready) {
+      return std::unexpected(ready.error());
+    }
+  }
+  return vm;
+}
+
+void KvmMachine::PutBack(Vm vm, const wire::PlanView& plan) {
+  const unsigned stale = StaleAfter(plan);
+  for (Vcpu& vcpu : vm.vcpus) vcpu.stale |= stale;
+  if (pool_.size() >= kPoolSize) pool_.erase(pool_.begin());
+  pool_.push_back(std::move(vm));
+}
+
+void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) {
+  timespec began;
+  clock_gettime(CLOCK_MONOTONIC, &began);
+  const uint32_t pkru = tools_.canary.ReadPkru();
+  const auto end = [&](trace::EndReason reason, unsigned step, int error,
+                       std::span<const uint8_t> text = {}) {
+    const trace::EndRecord record{.reason = static_cast<uint8_t>(reason),
+                                  .pad = {},
+                                  .error = error,
+                                  .micros = MicrosSince(began)};
+    trace::AppendRecord(records, trace::RecordKind::kEnd, 0, static_cast<uint16_t>(step),
+                        {reinterpret_cast<const uint8_t*>(&record), sizeof(record)}, text);
+  };
+  tools_.memory.Load(plan);
+  auto vm = Take(plan);
+  if (!vm) {
+    const std::string& text = vm.error();
+    return end(trace::EndReason::kSetupFailed, 0, errno,
+               {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  }
+  tools_.watchdog.Begin();
+  ProgramRun run(tools_, plan, *vm, records);
+  const trace::EndReason reason = run.Go();
+  tools_.watchdog.End();
+  tools_.affinity.Restore();
+  if (tools_.canary.has_pkru() && tools_.canary.ReadPkru() != pkru) tools_.canary.WritePkru(pkru);
+  end(reason, run.last_step(), run.error());
+  if (reason == trace::EndReason::kDone && options_.reuse && !Spoils(plan)) {
+    PutBack(std::move(*vm), plan);
+  }
+}
+
+}  // namespace fpswap::kvm

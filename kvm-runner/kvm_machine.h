@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The agent's Machine (agent_loop.h) on /dev/kvm: probes once, keeps used VMs for later programs.
+//
+// Not thread safe.
+#pragma once
+
+#include <expected>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/plan/agent_loop.h"
+#include "harness/trace/platform.h"
+#include "kvm-runner/program_run.h"
+
+namespace fpswap::kvm {
+
+struct MachineOptions {
+  unsigned hang_ms = 2000;
+  const PlantRow* plant = nullptr;
+  bool reuse = true;  // false: a fresh VM for each program
+};
+
+class KvmMachine : public wire::Machine {
+ public:
+  // A sentence with a remedy where there is no KVM to be had.
+  static std::expected<std::unique_ptr<KvmMachine>, std::string> Open(
+      const MachineOptions& options);
+
+  std::expected<std::string, std::string> Platform() override;
+  void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
+
+ private:
+  KvmMachine(const MachineOptions& options, Host host, trace::Platform platform);
+
+  // A VM whose vCPUs are at the start state of `plan`: a used one where that is sound.
+  std::expected<Vm, std::string> Take(const wire::PlanView& plan);
+  void PutBack(Vm vm, const wire::PlanView& plan);
+
+  MachineOptions options_;
+  trace::Platform platform_;
+  Tools tools_;
+  std::vector<Vm> pool_;  // most recently used last
+};
+
+}  // namespace fpswap::kvm

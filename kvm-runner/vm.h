@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A KVM virtual machine and its vCPUs, with what is known of a vCPU's state so that it can be
+// brought back to the start with as few ioctls as is sound.
+//
+// Not thread safe.
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "kvm-runner/cpuid.h"
+#include "kvm-runner/guest_memory.h"
+#include "kvm-runner/posix.h"
+
+namespace fpswap::kvm {
+
+// What is known of /dev/kvm; filled once, by the probe.
+struct Host {
+  Fd kvm;
+  int run_size = 0;  // bytes to map of a vCPU
+  uint32_t xsave_size = 4096;
+  bool sync_regs = false;  // registers through the kvm_run page
+  bool xsave2 = false;
+  bool xcrs = false;
+  bool msr_exits = false;  // KVM_CAP_X86_USER_SPACE_MSR and filters
+  bool compacted = true;
+  bool guest_pku = false;
+  uint64_t guest_components = 0;  // user components a guest may have
+  bool guest_fixed = false;
+  CpuidTable cpuid;
+  std::vector<uint32_t> reset_msrs;  // XSS, XFD, XFD_ERR as far as the guest has them
+};
+
+// State that a program may have left behind, each with one way to bring it back (start.cc).
+enum Stale : unsigned {
+  kStaleFpu = 1 << 0,    // any component
+  kStaleMxcsr = 1 << 1,  // the kernel's buffer holds an MXCSR that a later GET could show
+  kStalePkru = 1 << 2,
+  kStaleXcr0 = 1 << 3,
+  kStaleMsrs = 1 << 4,
+  kStaleSregs = 1 << 5,
+  kStaleEvents = 1 << 6,
+  kStaleMpState = 1 << 7,
+  kStaleAll = 0xff,
+};
+
+struct Vcpu {
+  Fd fd;
+  Mapping run_page;
+  unsigned number = 0;
+  uint64_t features = 0;  // user components its CPUID was made for
+  unsigned stale = kStaleAll;
+  kvm_sregs sregs{};         // as last set or read; CS and SS by `cpl`
+  bool sregs_known = false;  // CR0, CR4 and the segments are still those of `sregs`
+  int cpl = -1;              // -1: not known (in an exception stub, or never set)
+  uint64_t xcr0 = 0;         // the start value last set, while not kStaleXcr0
+
+  kvm_run& run() const { return *reinterpret_cast<kvm_run*>(run_page.data()); }
+};
+
+struct Vm {
+  Fd fd;
+  uint64_t features = 0;
+  bool apic = false;  // an in-kernel local APIC, which INIT needs (and with which HLT waits)
+  std::vector<Vcpu> vcpus;
+};
+
+// Errors are sentences that name the ioctl and errno.
+std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& memory,
+                                        uint64_t features, bool apic);
+// Creates vCPUs until the VM has `count`.
+std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count);
+
+std::string Failure(const char* call);  // "KVM_CREATE_VM: Operation not permitted"
+
+}  // namespace fpswap::kvm

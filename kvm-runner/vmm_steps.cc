@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The steps of the VMM and of the host around it. Each VMM step leaves one IoctlRecord (vmm.h).
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "kvm-runner/kvm_api.h"
+#include "kvm-runner/msrs.h"
+#include "kvm-runner/program_run.h"
+#include "kvm-runner/start.h"
+#include "oracle/xstate/layout.h"
+
+namespace fpswap::kvm {
+namespace {
+
+using program::Op;
+using program::Step;
+
+template <typename T>
+std::span<const uint8_t> BytesOf(const T& value) {
+  return {reinterpret_cast<const uint8_t*>(&value), sizeof(value)};
+}
+
+}  // namespace
+
+std::span<uint8_t> ProgramRun::Image(uint64_t n) {
+  const size_t size = tools_.host.xsave_size;
+  return std::span(images_).subspan((n % program::kImageCount) * size, size);
+}
+
+// REQUIRES: errno is the call's.
+void ProgramRun::Ioctl(const Vcpu& vcpu, unsigned step, int result, std::span<const uint8_t> data) {
+  Record(RecordKind::kIoctl, vcpu.number, step, trace::IoctlRecord{result, result < 0 ? errno : 0},
+         data);
+}
+
+void ProgramRun::DoStep(unsigned number) {
+  const Step& step = plan_.steps[number];
+  Vcpu& vcpu = vm_.vcpus[step.vcpu];
+  switch (step.op) {
+    case Op::kGetXsave:
+    case Op::kGetXsave2:
+      return GetImage(vcpu, number, step.op == Op::kGetXsave2);
+    case Op::kSetXsave:
+      return SetImage(vcpu, number);
+    case Op::kImageInit:
+    case Op::kImageWrite:
+    case Op::kImageFill:
+      return EditImage(vcpu, number);
+    case Op::kGetFpu:
+    case Op::kSetFpu:
+      return GetSetFpu(vcpu, number);
+    case Op::kGetXcrs:
+    case Op::kSetXcrs:
+      return GetSetXcrs(vcpu, number);
+    case Op::kGetMsr:
+    case Op::kSetMsr:
+      return GetSetMsr(vcpu, number);
+    case Op::kGetMpState:
+      return GetMpState(vcpu, number);
+    case Op::kSetCpuid:
+      return SetCpuid(vcpu, number);
+    case Op::kRunImmediate:
+      return RunImmediate(vcpu, number);
+    case Op::kMigrate:
+      return Migrate(vcpu, number);
+    case Op::kInit:
+      return Init(vcpu, number);
+    default:
+      return HostStep(vcpu, number);
+  }
+}
+
+void ProgramRun::GetImage(Vcpu& vcpu, unsigned number, bool second) {
+  // KVM_GET_XSAVE writes 4096 bytes and KVM_GET_XSAVE2 as many as the vCPU has; the buffer of a
+  // refused call stays as it was.
+  std::span<uint8_t> image = Image(plan_.steps[number].arg[0]);
+  if (!second) image = image.first(4096);
+  const int result = second ? kvm_get_xsave2(vcpu.fd.get(), image.data())
+                            : kvm_get_xsave(vcpu.fd.get(), image.data());
+  if (result == 0) {
+    ++happened_.gets;
+    Plant({.point = PlantPoint::kGetXsave, .happened = happened_, .vcpu = vcpu, .image = image});
+  }
+  Ioctl(vcpu, number, result,
+        result == 0 ? std::span<const uint8_t>(image) : std::span<const uint8_t>());
+}
+
+void ProgramRun::SetImage(Vcpu& vcpu, unsigned number) {
+  const std::span<uint8_t> image = Image(plan_.steps[number].arg[0]);
+  const int result = kvm_set_xsave(vcpu.fd.get(), image.data());
+  Ioctl(vcpu, number, result);
+  Plant({.point = PlantPoint::kSetXsave,
+         .happened = happened_,
+         .vcpu = vcpu,
+         .image = image,
+         .result = result});
+}
+
+void ProgramRun::EditImage(const Vcpu& vcpu, unsigned number) {
+  const Step& step = plan_.steps[number];
+  const std::span<uint8_t> image = Image(step.arg[0]);
+  const size_t at = std::min<size_t>(step.arg[1], image.size());
+  // What goes beyond the image's end is left out.
+  if (step.op == Op::kImageInit) {
+    InitialImage(image);
+  } else if (step.op == Op::kImageWrite) {
+    std::memcpy(image.data() + at, &step.arg[2], std::min<size_t>(8, image.size() - at));
+  } else {
+    program::FillPattern(static_cast<uint16_t>(step.arg[3]),
+                         image.subspan(at, std::min<size_t>(step.arg[2], image.size() - at)));
+  }
+  Ioctl(vcpu, number, 0);
+}
+
+void ProgramRun::GetSetFpu(Vcpu& vcpu, unsigned number) {
+  static_assert(sizeof(kvm_fpu) == plan::kFpuSize);
+  alignas(kvm_fpu) uint8_t fpu[plan::kFpuSize] = {};
+  if (plan_.steps[number].op == Op::kSetFpu) {
+    plan::FillFpu(plan_.steps[number], std::span<uint8_t, plan::kFpuSize>(fpu));
+    return Ioctl(vcpu, number, kvm_set_fpu(vcpu.fd.get(), fpu));
+  }
+  const int result = kvm_get_fpu(vcpu.fd.get(), fpu);
+  Ioctl(vcpu, number, result,
+        result == 0 ? std::span<const uint8_t>(fpu) : std::span<const uint8_t>());
+}
+
+void ProgramRun::GetSetXcrs(Vcpu& vcpu, unsigned number) {
+  const Step& step = plan_.steps[number];
+  kvm_xcrs xcrs{};
+  if (step.op == Op::kGetXcrs) {
+    const int result = kvm_get_xcrs(vcpu.fd.get(), &xcrs);
+    return Ioctl(vcpu, number, result, result == 0 ? BytesOf(xcrs) : std::span<const uint8_t>());
+  }
+  xcrs.nr_xcrs = static_cast<uint32_t>(step.arg[0]);
+  for (auto& entry : xcrs.xcrs) {
+    entry.xcr = static_cast<uint32_t>(step.arg[1]);
+    entry.value = step.arg[2];
+  }
+  xcrs.flags = static_cast<uint32_t>(step.arg[3]);
+  const int result = kvm_set_xcrs(vcpu.fd.get(), &xcrs);
+  Ioctl(vcpu, number, result);
+  happened_.xcr0_set = true;
+  Plant({.point = PlantPoint::kSetXcrs,
+         .happened = happened_,
+         .vcpu = vcpu,
+         .result = result,
+         .value = step.arg[2]});
+}
+
+void ProgramRun::GetSetMsr(Vcpu& vcpu, unsigned number) {
+  const Step& step = plan_.steps[number];
+  MsrTable msrs;
+  const bool set = step.op == Op::kSetMsr;
+  msrs.Add(program::MsrIndex(static_cast<program::Msr>(step.arg[0])), set ? step.arg[1] : 0);
+  const int result = set ? kvm_set_msrs(vcpu.fd.get(), &msrs) : kvm_get_msrs(vcpu.fd.get(), &msrs);
+  Ioctl(vcpu, number, result,
+        !set && result == 1 ? BytesOf(msrs.entries[0].data) : std::span<const uint8_t>());
+}
+
+void ProgramRun::GetMpState(Vcpu& vcpu, unsigned number) {
+  kvm_mp_state state{};
+  const int result = kvm_get_mp_state(vcpu.fd.get(), &state);
+  Ioctl(vcpu, number, result, result == 0 ? BytesOf(state.mp_state) : std::span<const uint8_t>());
+}
+
+void ProgramRun::SetCpuid(Vcpu& vcpu, unsigned number) {
+  CpuidTable cpuid = LimitCpuid(tools_.host.cpuid, plan_.steps[number].arg[0]);
+  const int result = kvm_set_cpuid2(vcpu.fd.get(), &cpuid);
+  const int error = errno;
+  CpuidTable now;
+  now.nent = CpuidTable::kRoom;
+  kvm_get_cpuid2(vcpu.fd.get(), &now);
+  const trace::CpuidLeaf leaf = now.Get(0xd, 0);
+  const uint64_t components = leaf.eax | uint64_t{leaf.edx} << 32;
+  errno = error;
+  Ioctl(vcpu, number, result, BytesOf(components));
+}
+
+void ProgramRun::RunImmediate(Vcpu& vcpu, unsigned number) {
+  step_ = static_cast<uint16_t>(number);
+  vcpu.run().immediate_exit = 1;
+  ++happened_.immediate_exits;
+  const long result = Run(vcpu);
+  vcpu.run().immediate_exit = 0;
+  errno = static_cast<int>(-result);
+  Ioctl(vcpu, number, result < 0 ? -1 : static_cast<int>(result));
+}
+
+void ProgramRun::Init(Vcpu& vcpu, unsigned number) {
+  // The INIT is latched, and KVM_GET_MP_STATE is where KVM takes it without running the guest
+  // (kvm_apic_accept_events): KVM_RUN would go on at the reset vector.
+  const int fd = vcpu.fd.get();
+  kvm_sregs sregs{};
+  kvm_vcpu_events events{};
+  kvm_mp_state state{};
+  const auto init = [&] {
+    if (kvm_get_sregs(fd, &sregs) != 0 || kvm_get_vcpu_events(fd, &events) != 0) return -1;
+    events.flags |= KVM_VCPUEVENT_VALID_SMM;
+    events.smi.latched_init = 1;
+    if (kvm_set_vcpu_events(fd, &events) != 0 || kvm_get_mp_state(fd, &state) != 0) return -1;
+    state.mp_state = KVM_MP_STATE_RUNNABLE;
+    if (kvm_set_mp_state(fd, &state) != 0) return -1;
+    SetCpl(sregs, 3);
+    return kvm_set_sregs(fd, &sregs);
+  };
+  const int result = init();
+  Ioctl(vcpu, number, result);
+  vcpu.sregs_known = false;
+  vcpu.cpl = -1;
+}
+
+void ProgramRun::HostStep(const Vcpu& vcpu, unsigned number) {
+  const Step& step = plan_.steps[number];
+  const auto record = [&](int result, bool ok) {
+    Record(RecordKind::kHost, vcpu.number, number, trace::HostRecord{result, ok ? 0 : errno});
+  };
+  switch (step.op) {
+    case Op::kHostCpu: {
+      const int before = sched_getcpu();
+      const int cpu = tools_.affinity.MoveTo(static_cast<unsigned>(step.arg[0]));
+      happened_.cpu_changed |= cpu >= 0 && cpu != before;
+      return record(cpu, cpu >= 0);
+    }
+    case Op::kHostDirty: {
+      // The vCPU's thread must be on the competitor's CPU when it goes on, so it stays there.
+      const int cpu = tools_.affinity.Stay();
+      const bool done =
+          cpu >= 0 && tools_.competitor.Dirty(cpu, static_cast<uint16_t>(step.arg[0]));
+      happened_.dirtied |= done;
+      return record(cpu, done);
+    }
+    case Op::kHostPkru:
+      // Key 0 stays allowed: all of our own memory has it.
+      tools_.canary.WritePkru(static_cast<uint32_t>(step.arg[0]) & ~3u);
+      return record(0, true);
+    case Op::kHostSignal:
+      // Recorded by the KVM_RUN that sees it. Two in a row are one: it is pending already.
+      if (signal_step_) record(0, true);
+      signal_step_ = signal_step_.value_or(static_cast<uint16_t>(number));
+      return;
+    default:
+      return;
+  }
+}
+
+}  // namespace fpswap::kvm
