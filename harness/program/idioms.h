@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Idioms: small templates of several steps, as an expert would write them to bring the state under
+// test into a corner and look there. Programs are made of them and of single steps.
+//
+// Thread safety: the tables are immutable.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "harness/program/builder.h"
+
+namespace fpswap::program {
+
+struct Idiom {
+  std::string_view name;
+  uint8_t weight;
+  Op needs;  // an idiom is left out where its main step is not allowed
+  void (*run)(Builder&);
+};
+
+std::span<const Idiom> GuestIdioms();  // idioms_guest.cc: instructions and exits
+std::span<const Idiom> VmmIdioms();    // idioms_vmm.cc: ioctls and the host
+
+// Appends one idiom, by weight. False where none is allowed.
+bool AddIdiom(Builder& b);
+
+}  // namespace fpswap::program
