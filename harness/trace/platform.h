@@ -22,6 +22,9 @@ struct Platform {
   // The guest has all of `guest` whatever features a program asks for: KVM shows it the host's leaf
   // 0DH all the same (kvm_pvm).
   bool guest_fixed = false;
+  // The guest's instructions run under the guest's own XCR0. False: under host_xcr0 whatever XCR0
+  // the vCPU was given, though KVM_GET_XCRS shows that (kvm_pvm).
+  bool xcr0_loaded = true;
   uint64_t host_xcr0 = 0;     // the kernel's XCR0
   uint64_t guest_supp = 0;    // KVM_X86_XCOMP_GUEST_SUPP, or host_xcr0 where there is none
   uint64_t guest_perm = 0;    // ARCH_GET_XCOMP_GUEST_PERM

@@ -242,6 +242,7 @@ std::string PlatformToJson(const Platform& p) {
       {"guest_perm", p.guest_perm},
       {"xsave_size", p.xsave_size},
       {"guest_fixed", p.guest_fixed},
+      {"xcr0_loaded", p.xcr0_loaded},
       {"compacted", p.compacted},
       {"cpus", p.cpus},
       {"vcpus", p.vcpus},
@@ -272,6 +273,7 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   in.Number("guest_perm", p.guest_perm, UINT64_MAX);
   in.Number("xsave_size", p.xsave_size, xstate::kMaxAreaSize);
   in.Flag("guest_fixed", p.guest_fixed);
+  in.Flag("xcr0_loaded", p.xcr0_loaded);
   in.Flag("compacted", p.compacted);
   in.Number("cpus", p.cpus, 1 << 16);
   in.Number("vcpus", p.vcpus, program::kMaxVcpus);
