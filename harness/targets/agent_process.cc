@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/targets/agent_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+extern char** environ;
+
+namespace fpswap::targets {
+namespace {
+
+constexpr int kAgentFd = 3;
+constexpr size_t kChunk = 256 << 10;
+constexpr int kSocketBuffer = 1 << 20;
+
+// posix_spawn's file actions, destroyed in the end.
+struct FileActions {
+  FileActions() { posix_spawn_file_actions_init(&actions); }
+  ~FileActions() { posix_spawn_file_actions_destroy(&actions); }
+  posix_spawn_file_actions_t actions;
+};
+
+}  // namespace
+
+std::expected<AgentProcess, std::string> AgentProcess::Start(
+    const std::string& path, const std::vector<std::string>& arguments) {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    return std::unexpected(std::string("socketpair: ") + std::strerror(errno));
+  }
+  for (const int fd : pair) {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof(kSocketBuffer));
+  }
+  std::vector<std::string> words{path};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  words.insert(words.end(), {"--fd", std::to_string(kAgentFd)});
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  FileActions files;
+  posix_spawn_file_actions_adddup2(&files.actions, pair[1], kAgentFd);
+  pid_t pid = -1;
+  const int error = posix_spawn(&pid, path.c_str(), &files.actions, nullptr, argv.data(), environ);
+  close(pair[1]);
+  if (error != 0) {
+    close(pair[0]);
+    return std::unexpected(path + ": " + std::strerror(error));
+  }
+  fcntl(pair[0], F_SETFL, O_NONBLOCK);
+  return AgentProcess(pid, pair[0]);
+}
+
+AgentProcess::AgentProcess(AgentProcess&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      fd_(std::exchange(other.fd_, -1)),
+      out_(std::move(other.out_)),
+      sent_(other.sent_),
+      reader_(std::move(other.reader_)),
+      chunk_(std::move(other.chunk_)) {}
+
+AgentProcess& AgentProcess::operator=(AgentProcess&& other) noexcept {
+  if (this == &other) return *this;
+  Stop();
+  pid_ = std::exchange(other.pid_, -1);
+  fd_ = std::exchange(other.fd_, -1);
+  out_ = std::move(other.out_);
+  sent_ = other.sent_;
+  reader_ = std::move(other.reader_);
+  chunk_ = std::move(other.chunk_);
+  return *this;
+}
+
+AgentProcess::~AgentProcess() { Stop(); }
+
+void AgentProcess::Stop() {
+  if (fd_ >= 0) close(fd_);
+  fd_ = -1;
+  if (pid_ > 0) {
+    kill(pid_, SIGKILL);
+    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  pid_ = -1;
+}
+
+void AgentProcess::Write(std::span<const uint8_t> bytes) {
+  if (sent_ == out_.size()) {
+    out_.clear();
+    sent_ = 0;
+  }
+  out_.insert(out_.end(), bytes.begin(), bytes.end());
+}
+
+std::expected<AgentProcess::Frame, std::string> AgentProcess::Read(
+    std::chrono::milliseconds silence) {
+  for (;;) {
+    if (const auto frame = reader_.Next()) return *frame;
+    if (reader_.skipped_bytes() != 0) {
+      return std::unexpected("the agent sent bytes that are no frame");
+    }
+    if (auto pumped = Pump(silence); !pumped) return std::unexpected(pumped.error());
+  }
+}
+
+// Waits until something has come; writes meanwhile.
+std::expected<void, std::string> AgentProcess::Pump(std::chrono::milliseconds silence) {
+  for (;;) {
+    const bool more = sent_ < out_.size();
+    pollfd poller{
+        .fd = fd_, .events = static_cast<short>(POLLIN | (more ? POLLOUT : 0)), .revents = 0};
+    const int ready = poll(&poller, 1, static_cast<int>(silence.count()));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready < 0) return std::unexpected(std::string("poll: ") + std::strerror(errno));
+    if (ready == 0) {
+      return std::unexpected("the agent said nothing for " + std::to_string(silence.count()) +
+                             " ms");
+    }
+    // What it said before it died counts, so reading comes first.
+    if ((poller.revents & (POLLIN | POLLHUP | POLLERR)) != 0) return Receive();
+    if ((poller.revents & POLLOUT) != 0 && !Send()) return std::unexpected(HowItDied());
+  }
+}
+
+bool AgentProcess::Send() {
+  const ssize_t n = send(fd_, out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL);
+  if (n > 0) sent_ += static_cast<size_t>(n);
+  // A broken pipe shows when reading, after what came before it.
+  return n >= 0 || errno == EAGAIN || errno == EINTR || errno == EPIPE || errno == ECONNRESET;
+}
+
+std::expected<void, std::string> AgentProcess::Receive() {
+  chunk_.resize(kChunk);
+  const ssize_t n = recv(fd_, chunk_.data(), chunk_.size(), 0);
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return {};
+  if (n <= 0) return std::unexpected(HowItDied());
+  reader_.Feed(std::span(chunk_).first(static_cast<size_t>(n)));
+  return {};
+}
+
+std::string AgentProcess::HowItDied() {
+  int status = 0;
+  // The stream ends as the process does; it may take a moment to be reaped.
+  pid_t reaped = 0;
+  for (int i = 0; i < 100 && reaped == 0; ++i) {
+    reaped = waitpid(pid_, &status, WNOHANG);
+    if (reaped == 0) usleep(1000);
+  }
+  if (reaped != pid_) return "the agent closed its stream";
+  pid_ = -1;
+  if (WIFSIGNALED(status)) {
+    return "the agent was ended by signal " + std::to_string(WTERMSIG(status)) + " (" +
+           strsignal(WTERMSIG(status)) + ")";
+  }
+  return "the agent ended with status " + std::to_string(WEXITSTATUS(status));
+}
+
+}  // namespace fpswap::targets

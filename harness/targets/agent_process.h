@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An agent's process and the stream to it. Knows frames, not what is in them.
+//
+// The agent is not trusted: it may die, fall silent, or send anything. Each of these ends in a
+// sentence, none in a wait without end.
+//
+// Not thread safe.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/plan/wire.h"
+
+namespace fpswap::targets {
+
+class AgentProcess {
+ public:
+  using Frame = wire::FrameReader::Frame;
+
+  // Starts `path` with `arguments` and "--fd 3", its end of a socket pair.
+  static std::expected<AgentProcess, std::string> Start(const std::string& path,
+                                                        const std::vector<std::string>& arguments);
+  AgentProcess(AgentProcess&& other) noexcept;
+  AgentProcess& operator=(AgentProcess&& other) noexcept;
+  ~AgentProcess();  // kills it if it still runs, and reaps it
+
+  pid_t pid() const { return pid_; }
+
+  // Queues bytes; they go out while Read waits, so that both sides may have much to say.
+  void Write(std::span<const uint8_t> bytes);
+  // The next frame; its payload is valid until the next call. An error if the agent has died, has
+  // sent what is no frame, or has said nothing for `silence`.
+  std::expected<Frame, std::string> Read(std::chrono::milliseconds silence);
+
+ private:
+  AgentProcess(pid_t pid, int fd) : pid_(pid), fd_(fd) {}
+  std::expected<void, std::string> Pump(std::chrono::milliseconds silence);
+  bool Send();
+  std::expected<void, std::string> Receive();
+  std::string HowItDied();
+  void Stop();
+
+  pid_t pid_ = -1;
+  int fd_ = -1;
+  std::vector<uint8_t> out_;
+  size_t sent_ = 0;
+  wire::FrameReader reader_;
+  std::vector<uint8_t> chunk_;
+};
+
+}  // namespace fpswap::targets

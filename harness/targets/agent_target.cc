@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/targets/agent_target.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "harness/trace/record.h"
+#include "harness/trace/trace.h"
+
+namespace fpswap::targets {
+namespace {
+
+using trace::EndReason;
+using trace::RecordKind;
+using wire::FrameType;
+
+constexpr std::chrono::milliseconds kStartTime{20000};  // probing included
+constexpr size_t kBatchBytes = 4u << 20;
+// Starts without a single program done before the target gives up.
+constexpr unsigned kMaxFruitlessStarts = 3;
+
+std::span<const uint8_t> BytesOf(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+std::string TextOf(std::span<const uint8_t> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void AppendEnd(EndReason reason, const std::string& text, std::vector<uint8_t>& out) {
+  const trace::EndRecord end{.reason = static_cast<uint8_t>(reason)};
+  trace::AppendRecord(out, RecordKind::kEnd, 0, 0,
+                      {reinterpret_cast<const uint8_t*>(&end), sizeof(end)}, BytesOf(text));
+}
+
+// Whole records, the last of them and no other an End.
+bool WellFormed(std::span<const uint8_t> records) {
+  if (records.size() > trace::kMaxRecordsBytes) return false;
+  trace::RecordReader reader(records);
+  trace::RecordView view;
+  bool ended = false;
+  while (reader.Next(view)) {
+    if (ended) return false;
+    ended = view.kind == RecordKind::kEnd && view.bytes.size() >= sizeof(trace::EndRecord);
+  }
+  return ended && !reader.malformed();
+}
+
+// An agent's "reason\nremedy".
+Unavailable SplitReason(const std::string& text, const std::string& path) {
+  const size_t line = text.find('\n');
+  if (line == std::string::npos) return {text, "see what " + path + " --help says"};
+  return {text.substr(0, line), text.substr(line + 1)};
+}
+
+}  // namespace
+
+// One call of Run.
+struct AgentTarget::Batch {
+  std::span<const plan::Plan* const> plans;
+  const std::function<void(size_t, std::span<const uint8_t>)>& done;
+  size_t next = 0;     // the first plan without records
+  size_t first = 0;    // the plan that is number 0 for the agent
+  size_t count = 0;    // sent
+  bool begun = false;  // the agent said that it begins `next`
+
+  void Done(std::span<const uint8_t> records) {
+    done(next++, records);
+    begun = false;
+  }
+};
+
+std::expected<std::unique_ptr<AgentTarget>, Unavailable> AgentTarget::Open(AgentCommand command) {
+  std::unique_ptr<AgentTarget> target(new AgentTarget(std::move(command)));
+  if (auto hello = target->Hello(); !hello) return std::unexpected(hello.error());
+  return target;
+}
+
+std::expected<void, Unavailable> AgentTarget::Hello() {
+  auto agent = AgentProcess::Start(command_.path, command_.arguments);
+  if (!agent) {
+    return std::unexpected(
+        Unavailable{agent.error(),
+                    "build the agents (cmake --build build) and keep them beside "
+                    "the fpswap command"});
+  }
+  agent_.emplace(std::move(*agent));
+  frame_.clear();
+  wire::AppendFrame(frame_, FrameType::kHello, {});
+  agent_->Write(frame_);
+  const auto answer = agent_->Read(kStartTime);
+  if (!answer) return std::unexpected(SplitReason(answer.error(), command_.path));
+  if (answer->type == FrameType::kError) {
+    return std::unexpected(SplitReason(TextOf(answer->payload), command_.path));
+  }
+  if (answer->type != FrameType::kPlatform) {
+    return std::unexpected(Unavailable{command_.path + " does not answer as an agent does",
+                                       "build the agents and the command from the same source"});
+  }
+  auto platform = trace::PlatformFromJson(TextOf(answer->payload));
+  if (!platform) {
+    return std::unexpected(
+        Unavailable{platform.error(), "build the agents and the command from the same source"});
+  }
+  platform_ = std::move(*platform);
+  return {};
+}
+
+std::expected<void, std::string> AgentTarget::Restart() {
+  agent_.reset();
+  ++restarts_;
+  // The platform stays what it was when the target was opened: plans were made for it.
+  const trace::Platform before = platform_;
+  auto hello = Hello();
+  platform_ = before;
+  if (hello) return {};
+  agent_.reset();
+  return std::unexpected(hello.error().reason);
+}
+
+void AgentTarget::SendFrom(Batch& batch) {
+  plans_.clear();
+  batch.first = batch.next;
+  batch.begun = false;
+  size_t i = batch.first;
+  for (; i < batch.plans.size() && plans_.size() < kBatchBytes; ++i) {
+    plan::AppendPlan(*batch.plans[i], plans_);
+  }
+  batch.count = i - batch.first;
+  frame_.clear();
+  wire::AppendFrame(frame_, FrameType::kPlans, plans_);
+  agent_->Write(frame_);
+}
+
+// True when the batch sent is through.
+std::expected<bool, std::string> AgentTarget::Take(const AgentProcess::Frame& frame, Batch& batch) {
+  const size_t end = batch.first + batch.count;
+  uint32_t number = 0;
+  const bool numbered = frame.payload.size() >= sizeof(number);
+  if (numbered) std::memcpy(&number, frame.payload.data(), sizeof(number));
+  const bool expected = numbered && batch.next < end && batch.first + number == batch.next;
+  switch (frame.type) {
+    case FrameType::kBegin:
+      if (!expected || batch.begun) return std::unexpected("the agent began another program");
+      batch.begun = true;
+      return false;
+    case FrameType::kRecords: {
+      const auto records = frame.payload.subspan(numbered ? sizeof(number) : 0);
+      if (!expected || !batch.begun || !WellFormed(records)) {
+        return std::unexpected("the agent sent records that can't be");
+      }
+      batch.Done(records);
+      return false;
+    }
+    case FrameType::kError:
+      // It refuses this plan, and with it the rest of what was sent.
+      if (!batch.begun) return std::unexpected(TextOf(frame.payload));
+      records_.clear();
+      AppendEnd(EndReason::kSetupFailed, TextOf(frame.payload), records_);
+      batch.Done(records_);
+      return true;
+    case FrameType::kBatchDone:
+      if (batch.next != end) return std::unexpected("the agent left programs out");
+      return true;
+    default:
+      return std::unexpected("the agent sent a frame out of turn");
+  }
+}
+
+std::expected<void, std::string> AgentTarget::Collect(Batch& batch) {
+  for (;;) {
+    const auto frame = agent_->Read(command_.silence);
+    if (!frame) return std::unexpected(frame.error());
+    const auto through = Take(*frame, batch);
+    if (!through) return std::unexpected(through.error());
+    if (*through) return {};
+  }
+}
+
+std::expected<void, std::string> AgentTarget::Run(
+    std::span<const plan::Plan* const> plans,
+    const std::function<void(size_t index, std::span<const uint8_t> records)>& done) {
+  Batch batch{.plans = plans, .done = done};
+  unsigned fruitless = 0;
+  while (batch.next < plans.size()) {
+    const size_t before = batch.next;
+    std::string why;
+    if (agent_) {
+      SendFrom(batch);
+      const auto collected = Collect(batch);
+      if (collected) continue;
+      why = collected.error();
+      if (batch.begun) {
+        records_.clear();
+        AppendEnd(EndReason::kAgentDied, why, records_);
+        batch.Done(records_);
+      }
+    }
+    fruitless = batch.next == before ? fruitless + 1 : 0;
+    if (auto restarted = Restart(); !restarted) why = restarted.error();
+    if (fruitless >= kMaxFruitlessStarts) {
+      return std::unexpected("the agent " + command_.path + " can't be kept running: " + why);
+    }
+  }
+  return {};
+}
+
+}  // namespace fpswap::targets

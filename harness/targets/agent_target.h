@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A target whose programs run in an agent's process. The agent may die or go mad at any program:
+// that program gets an End record kAgentDied, the agent is started again, and the rest of the batch
+// goes on.
+//
+// Not thread safe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/targets/agent_process.h"
+#include "harness/targets/target.h"
+
+namespace fpswap::targets {
+
+struct AgentCommand {
+  std::string path;
+  std::vector<std::string> arguments;
+  std::chrono::milliseconds silence{7000};  // longer than a program may hang
+};
+
+class AgentTarget : public Target {
+ public:
+  static std::expected<std::unique_ptr<AgentTarget>, Unavailable> Open(AgentCommand command);
+
+  const trace::Platform& platform() const override { return platform_; }
+  std::expected<void, std::string> Run(
+      std::span<const plan::Plan* const> plans,
+      const std::function<void(size_t index, std::span<const uint8_t> records)>& done) override;
+
+  // The agent's process, for tests that kill it; -1 while there is none.
+  pid_t agent_pid() const { return agent_ ? agent_->pid() : -1; }
+  unsigned restarts() const { return restarts_; }
+
+ private:
+  struct Batch;
+  AgentTarget(AgentCommand command) : command_(std::move(command)) {}
+
+  std::expected<void, Unavailable> Hello();
+  std::expected<void, std::string> Restart();
+  void SendFrom(Batch& batch);
+  // Takes frames until the batch sent is through; an error says why the agent can't go on.
+  std::expected<void, std::string> Collect(Batch& batch);
+  std::expected<bool, std::string> Take(const AgentProcess::Frame& frame, Batch& batch);
+
+  AgentCommand command_;
+  std::optional<AgentProcess> agent_;
+  trace::Platform platform_;
+  unsigned restarts_ = 0;
+  std::vector<uint8_t> plans_, frame_, records_;  // kept for their memory
+};
+
+}  // namespace fpswap::targets

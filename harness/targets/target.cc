@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/targets/target.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "harness/targets/agent_target.h"
+
+namespace fpswap::targets {
+namespace {
+
+// One row a target, best first.
+struct TargetRow {
+  std::string_view name;
+  std::string_view agent;  // the program that runs it
+  bool plants;             // can plant bugs
+};
+constexpr TargetRow kTargets[] = {
+    {"kvm", "kvm-runner", true},
+    {"native", "native-runner", false},
+};
+
+constexpr auto Names() {
+  std::array<std::string_view, std::size(kTargets)> names;
+  for (size_t i = 0; i < names.size(); ++i) names[i] = kTargets[i].name;
+  return names;
+}
+constexpr auto kNames = Names();
+
+// Beyond the time a program may take: starting a VM on a loaded machine.
+constexpr std::chrono::milliseconds kGrace{10000};
+
+std::filesystem::path RunnerDir(const Options& options) {
+  if (!options.runner_dir.empty()) return options.runner_dir;
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+}
+
+}  // namespace
+
+std::span<const std::string_view> TargetNames() { return kNames; }
+
+std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
+                                                               const Options& options) {
+  if (name == "auto") {
+    Unavailable first;
+    for (const std::string_view each : kNames) {
+      auto target = OpenTarget(each, options);
+      if (target) return target;
+      if (first.reason.empty()) first = target.error();
+    }
+    return std::unexpected(first);
+  }
+  const auto row = std::ranges::find(kTargets, name, &TargetRow::name);
+  if (row == std::end(kTargets)) {
+    return std::unexpected(Unavailable{"there is no target \"" + std::string(name) + "\"",
+                                       "the targets are kvm and native"});
+  }
+  if (!options.plant.empty() && !row->plants) {
+    return std::unexpected(Unavailable{"bugs can't be planted in the target " + std::string(name),
+                                       "use --target kvm"});
+  }
+  AgentCommand command;
+  command.path = RunnerDir(options) / row->agent;
+  command.arguments = {"--hang-ms", std::to_string(options.hang_ms)};
+  if (!options.plant.empty()) {
+    command.arguments.push_back("--plant");
+    command.arguments.push_back(options.plant);
+  }
+  command.silence = std::chrono::milliseconds(options.hang_ms) + kGrace;
+  auto target = AgentTarget::Open(std::move(command));
+  if (!target) return std::unexpected(target.error());
+  return std::unique_ptr<Target>(std::move(*target));
+}
+
+}  // namespace fpswap::targets
