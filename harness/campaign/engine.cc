@@ -9,6 +9,7 @@
 #include "harness/campaign/feedback.h"
 #include "harness/campaign/files.h"
 #include "harness/program/codec.h"
+#include "harness/program/generate.h"
 
 namespace fpswap::campaign {
 namespace {

@@ -50,14 +50,6 @@ std::string DescribeEnd(int status) {
 
 }  // namespace
 
-struct Supervisor::Job {
-  WorkerOptions options;
-  SharedStats stats;
-  pid_t process = -1;  // -1: not running
-  unsigned starts = 0, deaths = 0;
-  uint64_t programs_at_start = 0;
-};
-
 void Supervisor::Interrupt() { interrupted_flag = 1; }
 
 Supervisor::Supervisor(FuzzOptions options, Launch launch)
@@ -165,12 +157,14 @@ void Supervisor::Reap(Job& job, int status, Summary& summary) {
   }
   Salvage(run_, job.options.job, summary);
   if (job.stats->failed) {  // it said why it can't go on: starting it again would not help
+    summary.failed = true;
     summary.errors.push_back(job.stats->error);
     return;
   }
   job.deaths = job.stats->programs > job.programs_at_start ? 1 : job.deaths + 1;
   if (interrupted_flag || job.stats->stop) return;
   if (job.deaths >= kMaxDeaths) {
+    summary.failed = true;
     summary.errors.push_back(fmt::format("worker {} {} {} times without running a program: {}",
                                          job.options.job, DescribeEnd(status), job.deaths,
                                          Tail(log)));

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "harness/campaign/reach_table.h"
+#include "harness/campaign/stats.h"
 #include "harness/campaign/worker.h"
 
 namespace fpswap::campaign {
@@ -51,7 +52,8 @@ struct Summary {
   std::map<std::string, uint64_t> known_seen, new_seen;  // programs, by name
   std::vector<std::filesystem::path> interrupted;  // folders of programs that were about to run
   std::vector<std::string> errors;  // why the run came to an end early, what was lost
-  bool unavailable = false;         // no worker could open the target
+  bool unavailable = false;         // a worker could not open the target
+  bool failed = false;              // the run could not go on (`errors` says why)
 };
 
 class Supervisor {
@@ -69,7 +71,14 @@ class Supervisor {
   static void Interrupt();
 
  private:
-  struct Job;
+  struct Job {
+    WorkerOptions options;
+    SharedStats stats;
+    pid_t process = -1;  // -1: not running
+    unsigned starts = 0;
+    unsigned deaths = 0;  // in a row, without a program run in between
+    uint64_t programs_at_start = 0;
+  };
   std::expected<void, std::string> Prepare();
   std::expected<void, std::string> Start(Job& job);
   void Reap(Job& job, int status, Summary& summary);

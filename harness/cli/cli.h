@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The `fpswap` command as a library: main/main.cc only calls Main. Each subcommand has a file of
+// its name, a struct of its options, a function that does it and one that tells CLI11 about it.
+//
+// Results go to Io::out, everything for the user's eyes beside them (status, errors) to Io::err.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harness/targets/target.h"
+#include "harness/triage/known.h"
+
+namespace CLI {
+class App;
+}
+
+namespace fpswap::cli {
+
+enum ExitCode : int {
+  kAgrees = 0,       // or only known divergences
+  kDiverges = 1,     // a new divergence
+  kBadInput = 2,     // or usage, or a disk that can't be written
+  kUnavailable = 3,  // the target can't be had here
+};
+
+struct Io {
+  std::function<void(std::string_view)> out, err;
+  bool err_is_terminal = false;
+};
+
+// What every subcommand understands.
+struct Common {
+  bool json = false;
+  std::string target = "auto";
+  std::string plant;
+  unsigned hang_ms = 2000;
+  std::optional<std::filesystem::path> known;  // nothing: FindKnown()
+  targets::Options TargetOptions() const;
+};
+
+struct DoctorOptions {
+  Common common;
+};
+struct FuzzArguments {
+  Common common;
+  double seconds = 0;
+  uint64_t runs = 0;
+  std::optional<uint64_t> seed;
+  std::optional<std::filesystem::path> corpus, seeds;
+  std::filesystem::path findings = "findings";
+  unsigned jobs = 1;
+  unsigned batch = 48;
+  std::string engine = "auto";
+};
+struct RunOptions {
+  Common common;
+  std::vector<std::filesystem::path> paths;
+  std::optional<std::filesystem::path> trace;
+};
+struct JudgeOptions {
+  Common common;
+  std::vector<std::filesystem::path> paths;
+};
+struct ShowOptions {
+  Common common;  // target "": the program on a machine that has everything
+  std::filesystem::path path;
+};
+struct ReachOptions {
+  Common common;
+  std::vector<std::filesystem::path> paths;
+};
+
+int Doctor(const DoctorOptions& options, const Io& io);
+int Fuzz(const FuzzArguments& options, const Io& io);
+int Run(const RunOptions& options, const Io& io);
+int Judge(const JudgeOptions& options, const Io& io);
+int Show(const ShowOptions& options, const Io& io);
+int Reach(const ReachOptions& options, const Io& io);
+
+// Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
+using Chosen = std::function<int(const Io&)>;
+void AddDoctor(CLI::App& app, Chosen& chosen);
+void AddFuzz(CLI::App& app, Chosen& chosen);
+void AddRun(CLI::App& app, Chosen& chosen);
+void AddJudge(CLI::App& app, Chosen& chosen);
+void AddShow(CLI::App& app, Chosen& chosen);
+void AddReach(CLI::App& app, Chosen& chosen);
+
+// The whole command. The process's exit code.
+int Main(const std::vector<std::string>& arguments, const Io& io);
+
+}  // namespace fpswap::cli

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/cli/common.h"
+
+#include <fmt/format.h>
+
+#include "harness/triage/signature.h"
+
+namespace fpswap::cli {
+namespace fs = std::filesystem;
+
+fs::path OwnFolder() {
+  std::error_code status;
+  return fs::read_symlink("/proc/self/exe", status).parent_path();
+}
+
+targets::Options Common::TargetOptions() const {
+  return {.runner_dir = OwnFolder().string(), .plant = plant, .hang_ms = hang_ms};
+}
+
+int Fail(const Io& io, ExitCode code, std::string_view sentence) {
+  io.err(fmt::format("fpswap: {}\n", sentence));
+  return code;
+}
+
+int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why) {
+  const std::string remedy =
+      why.remedy.empty() ? "" : fmt::format("\n  what to do: {}", why.remedy);
+  return Fail(io, kUnavailable,
+              fmt::format("target {} is not available: {}{}\n  `fpswap doctor` tells what this "
+                          "machine can test",
+                          target, why.reason, remedy));
+}
+
+std::optional<fs::path> FindKnown(const Common& common) {
+  if (common.known) return common.known;
+  const fs::path own = OwnFolder();
+  for (const fs::path& folder :
+       {own / "../corpus/known", own / "../share/fpswap/known", fs::path("corpus/known")}) {
+    std::error_code status;
+    if (fs::is_directory(folder, status)) return fs::canonical(folder, status);
+  }
+  return {};
+}
+
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common) {
+  const auto folder = FindKnown(common);
+  if (!folder) return std::vector<triage::Known>{};
+  return triage::LoadKnown(*folder);
+}
+
+Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
+          std::span<const triage::Known> known) {
+  Told told;
+  told.json = nlohmann::json::parse(judge::VerdictToJson(verdict), nullptr, false);
+  if (!told.json.is_object()) told.json = nlohmann::json::object();
+  const triage::Sorted sorted = triage::Sort(verdict, platform, known);
+  told.is_new = sorted.first_new.has_value();
+  for (const triage::Known* entry : sorted.known) told.known.push_back(entry->name);
+  for (const judge::Divergence& divergence : verdict.divergences) {
+    std::string which = "NEW";
+    for (const triage::Known& entry : known) {
+      if (entry.Matches(divergence, platform)) which = "known: " + entry.name;
+    }
+    told.text += fmt::format("  {}  step {} {}: {}\n", which, divergence.step,
+                             triage::OpName(divergence.op), divergence.words);
+  }
+  told.json["known"] = told.known;
+  told.json["result"] = told.is_new ? "new" : verdict.ok() ? "agrees" : "known";
+  if (sorted.first_new) {
+    const auto signature = triage::SignatureOf(verdict.divergences[*sorted.first_new]);
+    told.json["signature"] = signature.Key();
+    told.json["name"] = signature.Name();
+  }
+  return told;
+}
+
+namespace {
+
+std::string TrimmedStep(const program::Program& given, const plan::Trim& trim) {
+  if (trim.step >= given.steps.size()) return "none";
+  return triage::OpName(static_cast<uint8_t>(given.steps[trim.step].op));
+}
+
+}  // namespace
+
+std::string TellTrims(const program::Program& given, const plan::Plan& plan) {
+  std::string text;
+  for (const plan::Trim& trim : plan.trims) {
+    text += fmt::format("  trimmed: step {} {}: {}\n", trim.step, TrimmedStep(given, trim),
+                        trim.reason);
+  }
+  return text;
+}
+
+nlohmann::json TrimsJson(const program::Program& given, const plan::Plan& plan) {
+  auto trims = nlohmann::json::array();
+  for (const plan::Trim& trim : plan.trims) {
+    trims.push_back(
+        {{"step", trim.step}, {"op", TrimmedStep(given, trim)}, {"reason", trim.reason}});
+  }
+  return trims;
+}
+
+std::string Dump(const nlohmann::json& json) {
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+void AddJson(CLI::App& app, Common& common) {
+  app.add_flag("--json", common.json, "Print the result as one JSON object on standard output");
+}
+
+void AddTarget(CLI::App& app, Common& common) {
+  app.add_option("--target", common.target,
+                 "What to run on: kvm, native, or auto, the first that this machine has");
+  app.add_option("--plant", common.plant,
+                 "Self-test of the harness: the agent breaks the vCPU in this way")
+      ->group("Self-test");
+  app.add_option("--hang-ms", common.hang_ms, "A program that runs longer is stopped and reported")
+      ->check(CLI::Range(10u, 600000u))
+      ->capture_default_str();
+}
+
+void AddKnown(CLI::App& app, Common& common) {
+  app.add_option("--known", common.known,
+                 "Folder of known divergences (default: corpus/known beside the build folder)")
+      ->check(CLI::ExistingDirectory);
+}
+
+}  // namespace fpswap::cli

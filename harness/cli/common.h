@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What several subcommands need.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <expected>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+
+#include "harness/cli/cli.h"
+#include "harness/judge/verdict.h"
+#include "harness/plan/plan.h"
+#include "harness/program/program.h"
+#include "harness/trace/platform.h"
+
+namespace fpswap::cli {
+
+// The folder this command lies in: agents and engine are beside it.
+std::filesystem::path OwnFolder();
+
+// Prints "fpswap: ..." and gives back `code`.
+int Fail(const Io& io, ExitCode code, std::string_view sentence);
+int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);
+
+// corpus/known: of the option, or beside the build folder, or in the current folder. Nothing there
+// is an empty list, unless the option named it.
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);
+std::optional<std::filesystem::path> FindKnown(const Common& common);
+
+// A verdict in words and in JSON, divergences marked known or new.
+struct Told {
+  std::string text;  // lines, indented
+  nlohmann::json json;
+  bool is_new = false;
+  std::vector<std::string> known;
+};
+Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
+          std::span<const triage::Known> known);
+
+// "trimmed: step 3 (xsetbv): reason", one line each, indented; and as JSON.
+std::string TellTrims(const program::Program& given, const plan::Plan& plan);
+nlohmann::json TrimsJson(const program::Program& given, const plan::Plan& plan);
+
+std::string Dump(const nlohmann::json& json);
+
+// The options that several subcommands have.
+void AddJson(CLI::App& app, Common& common);
+void AddTarget(CLI::App& app, Common& common);
+void AddKnown(CLI::App& app, Common& common);
+
+}  // namespace fpswap::cli

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// fpswap fuzz: the options, the status line and the summary; harness/campaign does the work.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <random>
+#include <set>
+
+#include "harness/campaign/files.h"
+#include "harness/campaign/platforms.h"
+#include "harness/campaign/supervisor.h"
+#include "harness/cli/common.h"
+#include "harness/program/codec.h"
+
+namespace fpswap::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using campaign::Progress;
+using campaign::Summary;
+using nlohmann::json;
+
+double Rate(const Progress& progress) {
+  return progress.seconds > 0 ? static_cast<double>(progress.programs) / progress.seconds : 0;
+}
+
+// One line that is rewritten on a terminal, a line every few seconds elsewhere.
+class StatusLine {
+ public:
+  explicit StatusLine(const Io& io) : io_(io) {}
+
+  void Show(const Progress& progress) {
+    const double every = io_.err_is_terminal ? 0.25 : 5;
+    if (shown_ > 0 && progress.seconds - shown_ < every) return;
+    shown_ = progress.seconds + 1e-9;
+    const std::string line = fmt::format(
+        "{:5.0f} s  {} programs  {:.0f}/s  {} states  {} corpus  {} new  {} known  {} restarts",
+        progress.seconds, progress.programs, Rate(progress), progress.reached, progress.corpus,
+        progress.new_found, progress.known_found, progress.restarts);
+    const char* const text = progress.starting ? "opening the target ..." : line.c_str();
+    io_.err(io_.err_is_terminal ? fmt::format("\r{}\x1b[K", text) : fmt::format("{}\n", text));
+  }
+  void End() {
+    if (io_.err_is_terminal && shown_ > 0) io_.err("\n");
+  }
+
+ private:
+  const Io& io_;
+  double shown_ = 0;
+};
+
+json SummaryJson(const FuzzArguments& options, const std::string& target, uint64_t seed,
+                 const Summary& summary) {
+  const Progress& progress = summary.progress;
+  json laws = json::object();
+  for (unsigned law = 1; law <= 6; ++law) {
+    laws[std::string(judge::LawName(static_cast<judge::Law>(law)))] = summary.reach.laws()[law];
+  }
+  std::set<uint8_t> steps;
+  for (const auto& [row, count] : summary.reach.Rows()) steps.insert(row.op);
+  json interrupted = json::array();
+  for (const fs::path& path : summary.interrupted) interrupted.push_back(path.string());
+  return {{"target", target},
+          {"seed", seed},
+          {"jobs", options.jobs},
+          {"programs", progress.programs},
+          {"seconds", progress.seconds},
+          {"programs_per_second", Rate(progress)},
+          {"new", progress.new_found},
+          {"known", progress.known_found},
+          {"findings", summary.new_seen},
+          {"known_seen", summary.known_seen},
+          {"states", progress.reached},
+          {"corpus", progress.corpus},
+          {"restarts", progress.restarts},
+          {"trimmed", progress.trimmed},
+          {"unsaved", progress.unsaved},
+          {"peak_rss_mib", progress.peak_rss_mib},
+          {"programs_hash", fmt::format("{:016x}", progress.hash)},
+          {"reach",
+           {{"rows", summary.reach.Rows().size()},
+            {"steps", steps.size()},
+            {"laws", laws},
+            {"compared", summary.reach.checks()}}},
+          {"interrupted", interrupted},
+          {"errors", summary.errors}};
+}
+
+std::string SummaryText(const FuzzArguments& options, const std::string& target, uint64_t seed,
+                        const Summary& summary) {
+  const Progress& progress = summary.progress;
+  std::string text = fmt::format(
+      "{} programs on {} in {:.1f} s ({:.0f}/s), {} states reached, {} steps trimmed, seed {}\n",
+      progress.programs, target, progress.seconds, Rate(progress), progress.reached,
+      progress.trimmed, seed);
+  for (const auto& [name, count] : summary.known_seen) {
+    text += fmt::format("known  {} ({} programs)\n", name, count);
+  }
+  for (const auto& [name, count] : summary.new_seen) {
+    text += fmt::format("NEW    {} ({} programs)\n", (options.findings / name).string(), count);
+  }
+  for (const fs::path& path : summary.interrupted) {
+    text += fmt::format(
+        "kept   {}: programs that were about to run when a worker or the machine "
+        "went down\n",
+        path.string());
+  }
+  text += fmt::format("{} new, {} known divergences; `fpswap reach {}` tells what was exercised\n",
+                      progress.new_found, progress.known_found, options.findings.string());
+  return text;
+}
+
+// Puts the programs of a folder of .fps files into the corpus in byte form.
+std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::path& corpus) {
+  const fs::path folders[] = {seeds};
+  const auto listed = campaign::List(folders);
+  if (!listed) return std::unexpected(listed.error());
+  std::error_code status;
+  fs::create_directories(corpus, status);
+  for (size_t i = 0; i < listed->programs.size(); ++i) {
+    const auto program = campaign::ReadProgram(listed->programs[i]);
+    if (!program) return std::unexpected(program.error());
+    const auto written = campaign::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
+                                             program::Encode(*program));
+    if (!written) return std::unexpected(written.error());
+  }
+  return listed->programs.size();
+}
+
+// The engine's program, "" for the plain engine.
+std::expected<fs::path, std::string> FindEngine(const FuzzArguments& options, const Io& io) {
+  if (options.engine == "plain") return fs::path();
+  const fs::path engine = OwnFolder() / "fpswap-fuzzer";
+  std::error_code status;
+  if (fs::exists(engine, status)) return engine;
+  if (options.engine == "libfuzzer") {
+    return std::unexpected(
+        fmt::format("{} is not there: it is built by clang only (cmake with "
+                    "-DCMAKE_CXX_COMPILER=clang++-19), or use --engine plain",
+                    engine.string()));
+  }
+  io.err(
+      "fpswap: no libFuzzer engine here (built by clang only): the plain engine is used, which "
+      "guides less well\n");
+  return fs::path();
+}
+
+int ExitOf(const Summary& summary) {
+  if (summary.progress.new_found > 0) return kDiverges;
+  if (summary.unavailable) return kUnavailable;
+  return summary.failed ? kBadInput : kAgrees;
+}
+
+}  // namespace
+
+int Fuzz(const FuzzArguments& options, const Io& io) {
+  const auto known = LoadKnown(options.common);
+  if (!known) return Fail(io, kBadInput, known.error());
+  const auto engine = FindEngine(options, io);
+  if (!engine) return Fail(io, kUnavailable, engine.error());
+  std::string target_name;
+  {
+    auto target = campaign::Open(options.common.target, options.common.TargetOptions());
+    if (!target) return FailUnavailable(io, options.common.target, target.error());
+    target_name = (*target)->platform().target;
+  }
+  const uint64_t seed = options.seed.value_or(std::random_device()());
+  campaign::FuzzOptions fuzz;
+  fuzz.worker.target = target_name;
+  fuzz.worker.target_options = options.common.TargetOptions();
+  fuzz.worker.findings = fs::absolute(options.findings);
+  fuzz.worker.known = FindKnown(options.common).value_or("");
+  fuzz.worker.seed = seed;
+  fuzz.worker.runs = options.runs;
+  fuzz.worker.batch = options.batch;
+  fuzz.keep_corpus = options.corpus.has_value();
+  if (options.corpus) fuzz.worker.corpus = fs::absolute(*options.corpus);
+  fuzz.seconds = options.seconds;
+  fuzz.jobs = options.jobs;
+  fuzz.engine = *engine;
+  fuzz.self = OwnFolder() / "fpswap";
+  if (options.seeds) {
+    if (!options.corpus) return Fail(io, kBadInput, "--seeds needs --corpus to put them in");
+    const auto taken = TakeSeeds(*options.seeds, *options.corpus);
+    if (!taken) return Fail(io, kBadInput, taken.error());
+    io.err(fmt::format("{} seeds taken into {}\n", *taken, options.corpus->string()));
+  }
+  io.err(fmt::format("fuzzing {} with {} ({} jobs, seed {}); Ctrl-C ends with the summary\n",
+                     target_name, engine->empty() ? "the plain engine" : "libFuzzer", options.jobs,
+                     seed));
+  campaign::Supervisor supervisor(fuzz);
+  const auto interrupt = [](int) { campaign::Supervisor::Interrupt(); };
+  std::signal(SIGINT, interrupt);
+  std::signal(SIGTERM, interrupt);
+  StatusLine line(io);
+  const auto summary = supervisor.Run([&](const Progress& progress) { line.Show(progress); });
+  line.End();
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+  if (!summary) return Fail(io, kBadInput, summary.error());
+  for (const std::string& error : summary->errors) io.err(fmt::format("fpswap: {}\n", error));
+  io.out(options.common.json ? SummaryJson(options, target_name, seed, *summary).dump() + "\n"
+                             : SummaryText(options, target_name, seed, *summary));
+  return ExitOf(*summary);
+}
+
+void AddFuzz(CLI::App& app, Chosen& chosen) {
+  auto options = std::make_shared<FuzzArguments>();
+  CLI::App* command = app.add_subcommand("fuzz", "Fuzz a target; divergences become findings");
+  command->footer(
+      "Ends after --time or --runs, whichever comes first, or with Ctrl-C. With --runs N, --jobs "
+      "1\n"
+      "and the same seed and corpus the programs are the same on every run. Programs are on disk\n"
+      "before they run; what was about to run when something went down is kept in --findings.");
+  command->add_option("--time", options->seconds, "Seconds to fuzz")->check(CLI::PositiveNumber);
+  command->add_option("--runs", options->runs, "Programs to run")->check(CLI::PositiveNumber);
+  command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)");
+  command->add_option("--corpus", options->corpus,
+                      "Folder of programs in byte form, read and added to (default: none is kept)");
+  command->add_option("--seeds", options->seeds, "Folder of .fps files to add to --corpus first")
+      ->check(CLI::ExistingDirectory);
+  command->add_option("--findings", options->findings, "Folder that findings are written to")
+      ->capture_default_str();
+  command->add_option("--jobs", options->jobs, "Workers")
+      ->check(CLI::Range(1u, 256u))
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "Programs handed to the target at once")
+      ->check(CLI::Range(1u, 1024u))
+      ->capture_default_str();
+  command->add_option("--engine", options->engine, "libfuzzer, plain, or auto")
+      ->check(CLI::IsMember({"auto", "libfuzzer", "plain"}))
+      ->capture_default_str();
+  AddTarget(*command, options->common);
+  AddKnown(*command, options->common);
+  AddJson(*command, options->common);
+  command->callback(
+      [options, &chosen] { chosen = [options](const Io& io) { return Fuzz(*options, io); }; });
+}
+
+}  // namespace fpswap::cli

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+
+#include "harness/campaign/engine.h"
+#include "harness/cli/common.h"
+
+namespace fpswap::cli {
+namespace {
+
+constexpr const char* kFooter = R"(Exit codes:
+  0  everything agrees, or only known divergences were seen
+  1  a new divergence
+  2  bad input or usage, or a disk that can't be written
+  3  the target is not available here (fpswap doctor says why)
+
+Examples:
+  fpswap doctor                            what this machine can test
+  fpswap fuzz --time 60                    fuzz the best target for a minute
+  fpswap run corpus/seeds                  run programs, a verdict each
+  fpswap show findings/NAME                a finding step by step
+  fpswap reach findings                    what the last fuzzing run exercised)";
+
+}  // namespace
+
+int Main(const std::vector<std::string>& arguments, const Io& io) {
+  CLI::App app("fpswap: a differential fuzzer for KVM's swapping of guest FPU state", "fpswap");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  Chosen chosen;
+  AddDoctor(app, chosen);
+  AddFuzz(app, chosen);
+  AddRun(app, chosen);
+  AddJudge(app, chosen);
+  AddShow(app, chosen);
+  AddReach(app, chosen);
+  // The plain engine's process, started by `fuzz`.
+  app.add_subcommand("fuzz-worker")->group("")->callback([&] {
+    chosen = [](const Io&) { return campaign::PlainEngineMain(); };
+  });
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
+  try {
+    app.parse(reversed);
+  } catch (const CLI::CallForHelp& help) {
+    const auto subcommands = app.get_subcommands();
+    io.out(subcommands.empty() ? app.help() : subcommands.front()->help());
+    return kAgrees;
+  } catch (const CLI::ParseError& error) {
+    const auto subcommands = app.get_subcommands();
+    const std::string name = subcommands.empty() ? "" : " " + subcommands.front()->get_name();
+    return Fail(io, kBadInput,
+                fmt::format("{}\n  `fpswap{} --help` lists what can be given", error.what(), name));
+  }
+  return chosen(io);
+}
+
+}  // namespace fpswap::cli

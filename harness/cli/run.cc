@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// fpswap run: programs from files, a verdict each.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "harness/campaign/files.h"
+#include "harness/campaign/platforms.h"
+#include "harness/campaign/runner.h"
+#include "harness/cli/common.h"
+#include "harness/trace/trace.h"
+
+namespace fpswap::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using nlohmann::json;
+
+struct Loaded {
+  fs::path path;
+  program::Program program;
+  plan::Plan plan;
+};
+
+class Replay {
+ public:
+  Replay(const RunOptions& options, const Io& io, campaign::Runner& runner,
+         std::span<const triage::Known> known)
+      : options_(options), io_(io), runner_(runner), known_(known) {}
+
+  // Reads the programs; those that can't be read are told and counted as bad.
+  void Load(const campaign::Listed& listed);
+  // Runs what was loaded, in order, in batches.
+  std::expected<void, std::string> RunAll();
+  // Known divergences that these programs are the reproducers of and that did not show.
+  void TellNotShown();
+  int Finish();
+
+ private:
+  void Done(const Loaded& loaded, std::span<const uint8_t> records, const judge::Verdict& verdict);
+  void SaveTrace(const Loaded& loaded, std::span<const uint8_t> records);
+
+  const RunOptions& options_;
+  const Io& io_;
+  campaign::Runner& runner_;
+  std::span<const triage::Known> known_;
+  std::vector<Loaded> loaded_;
+  json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
+  std::vector<std::string> shown_;
+  unsigned bad_ = 0, new_ = 0, known_programs_ = 0;
+};
+
+void Replay::Load(const campaign::Listed& listed) {
+  const auto load = [&](const fs::path& path, auto read) {
+    auto program = read(path);
+    if (!program) {
+      ++bad_;
+      errors_.push_back(program.error());
+      io_.err(program.error() + "\n");
+      return;
+    }
+    plan::Plan plan = plan::MakePlan(*program, runner_.platform());
+    loaded_.push_back({path, std::move(*program), std::move(plan)});
+  };
+  for (const fs::path& path : listed.programs) load(path, campaign::ReadProgram);
+  for (const fs::path& path : listed.encoded) load(path, campaign::ReadEncoded);
+}
+
+void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
+  fs::path path = *options_.trace;
+  if (loaded_.size() > 1) {
+    std::error_code status;
+    fs::create_directories(path, status);
+    // The whole path in the name: finding folders all call their program the same.
+    std::string name = loaded.path.lexically_normal().string();
+    std::replace(name.begin(), name.end(), '/', '_');
+    path /= name + ".fpt";
+  }
+  const std::vector<uint8_t> bytes =
+      trace::WriteTrace({.platform = runner_.platform(),
+                         .program = loaded.plan.effective,
+                         .trims = loaded.plan.trims,
+                         .records = {records.begin(), records.end()}});
+  if (auto written = campaign::WriteFile(path, bytes); !written) {
+    ++bad_;
+    io_.err(fmt::format("fpswap: {}\n", written.error()));
+  }
+}
+
+void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
+                  const judge::Verdict& verdict) {
+  Told told = Tell(verdict, runner_.platform(), known_);
+  new_ += told.is_new;
+  known_programs_ += !told.is_new && !verdict.ok();
+  shown_.insert(shown_.end(), told.known.begin(), told.known.end());
+  if (options_.trace) SaveTrace(loaded, records);
+  if (options_.common.json) {
+    told.json["file"] = loaded.path.string();
+    told.json["trims"] = TrimsJson(loaded.program, loaded.plan);
+    results_.push_back(std::move(told.json));
+    return;
+  }
+  const char* result = told.is_new ? "DIVERGES" : verdict.ok() ? "agrees" : "known divergence";
+  io_.out(fmt::format("{}: {} ({} steps, {} observations compared{})\n{}{}", loaded.path.string(),
+                      result, loaded.plan.effective.steps.size(), verdict.checks,
+                      verdict.unknown ? "; raw bytes: isolation and health only" : "", told.text,
+                      TellTrims(loaded.program, loaded.plan)));
+}
+
+std::expected<void, std::string> Replay::RunAll() {
+  constexpr size_t kBatch = 64;
+  for (size_t first = 0; first < loaded_.size(); first += kBatch) {
+    std::vector<const plan::Plan*> plans;
+    for (size_t i = first; i < std::min(loaded_.size(), first + kBatch); ++i) {
+      plans.push_back(&loaded_[i].plan);
+    }
+    auto status = runner_.Run(
+        plans, nullptr,
+        [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
+          Done(loaded_[first + index], records, verdict);
+        });
+    if (!status) return status;
+  }
+  return {};
+}
+
+void Replay::TellNotShown() {
+  for (const triage::Known& entry : known_) {
+    if (!entry.platform.Holds(runner_.platform())) continue;
+    if (std::find(shown_.begin(), shown_.end(), entry.name) != shown_.end()) continue;
+    std::error_code status;
+    const bool ran = std::any_of(loaded_.begin(), loaded_.end(), [&](const Loaded& loaded) {
+      return fs::equivalent(loaded.path.parent_path(), entry.folder, status);
+    });
+    if (!ran) continue;
+    not_shown_.push_back(entry.name);
+    if (options_.common.json) continue;
+    io_.out(
+        fmt::format("known divergence {} did not show, though its platform condition holds "
+                    "here: fixed? then narrow the condition in {}\n",
+                    entry.name, (entry.folder / "known.json").string()));
+  }
+}
+
+int Replay::Finish() {
+  const size_t agree = loaded_.size() - new_ - known_programs_;
+  if (options_.common.json) {
+    io_.out(Dump({{"target", runner_.platform().target},
+                  {"programs", loaded_.size()},
+                  {"agree", agree},
+                  {"new", new_},
+                  {"known", known_programs_},
+                  {"bad", bad_},
+                  {"errors", errors_},
+                  {"known_not_shown", not_shown_},
+                  {"results", results_}}));
+  } else {
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}\n", loaded_.size(),
+                        runner_.platform().target, agree, known_programs_, new_,
+                        bad_ > 0 ? fmt::format(", {} could not be read or written", bad_) : ""));
+  }
+  return bad_ > 0 ? kBadInput : new_ > 0 ? kDiverges : kAgrees;
+}
+
+}  // namespace
+
+int Run(const RunOptions& options, const Io& io) {
+  const auto listed = campaign::List(options.paths);
+  if (!listed) return Fail(io, kBadInput, listed.error());
+  if (listed->programs.empty() && listed->encoded.empty()) {
+    return Fail(io, kBadInput, "no program there: .fps files, findings or a corpus are expected");
+  }
+  const auto known = LoadKnown(options.common);
+  if (!known) return Fail(io, kBadInput, known.error());
+  auto target = campaign::Open(options.common.target, options.common.TargetOptions());
+  if (!target) return FailUnavailable(io, options.common.target, target.error());
+  const auto runner = campaign::MakeRunner(std::move(*target));
+  Replay replay(options, io, *runner, *known);
+  replay.Load(*listed);
+  if (auto status = replay.RunAll(); !status) return Fail(io, kUnavailable, status.error());
+  replay.TellNotShown();
+  return replay.Finish();
+}
+
+void AddRun(CLI::App& app, Chosen& chosen) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command = app.add_subcommand("run", "Run programs and judge what was observed");
+  command->add_option("paths", options->paths, "Programs (.fps), findings, or folders of them")
+      ->required();
+  command->add_option("--trace", options->trace,
+                      "Write what was observed: a file, or a folder where several programs run");
+  AddTarget(*command, options->common);
+  AddKnown(*command, options->common);
+  AddJson(*command, options->common);
+  command->callback(
+      [options, &chosen] { chosen = [options](const Io& io) { return Run(*options, io); }; });
+}
+
+}  // namespace fpswap::cli

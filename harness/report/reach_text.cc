@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/report/reach_text.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "harness/triage/signature.h"
+
+namespace fpswap::report {
+namespace {
+
+using campaign::ReachTable;
+using Cells = std::map<uint8_t, std::map<uint8_t, uint64_t>>;  // [row][column]
+
+// Counts in at most five characters: 999, 1.2k, 34M.
+std::string Short(uint64_t count) {
+  static constexpr std::pair<uint64_t, char> kUnits[] = {
+      {1'000'000'000, 'G'}, {1'000'000, 'M'}, {1'000, 'k'}};
+  for (const auto& [unit, letter] : kUnits) {
+    if (count >= 10 * unit) return fmt::format("{}{}", count / unit, letter);
+    if (count >= unit) {
+      return fmt::format("{}.{}{}", count / unit, count % unit * 10 / unit, letter);
+    }
+  }
+  return fmt::format("{}", count);
+}
+
+std::string ComponentName(uint8_t component) {
+  if (component >= xstate::kComponentCount) return "none";
+  return std::string(xstate::RowOf(static_cast<xstate::Component>(component)).name);
+}
+
+std::string Table(const Cells& cells, std::string (*column_name)(uint8_t)) {
+  std::set<uint8_t> columns;
+  for (const auto& [row, counts] : cells) {
+    for (const auto& [column, count] : counts) columns.insert(column);
+  }
+  std::vector<std::pair<uint8_t, size_t>> widths;
+  std::string text = fmt::format("{:20}", "step");
+  for (uint8_t column : columns) {
+    const std::string name = column_name(column);
+    widths.emplace_back(column, std::max<size_t>(6, name.size() + 1));
+    text += fmt::format("{:>{}}", name, widths.back().second);
+  }
+  text += '\n';
+  for (const auto& [row, counts] : cells) {
+    text += fmt::format("{:20}", triage::OpName(row));
+    for (const auto& [column, width] : widths) {
+      const auto found = counts.find(column);
+      text += fmt::format("{:>{}}", found == counts.end() ? "." : Short(found->second), width);
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+std::string NeverRan(const Cells& cells, const trace::Platform& platform) {
+  std::string text;
+  for (const program::StepRow& row : program::StepTable()) {
+    const auto op = static_cast<uint8_t>(row.op);
+    if (platform.can.test(op) && !cells.contains(op)) text += fmt::format(" {}", row.name);
+  }
+  return text.empty() ? "every step that this platform can do ran\n"
+                      : fmt::format("can be done here, never ran:{}\n", text);
+}
+
+}  // namespace
+
+std::string ReachText(const ReachTable& table, const trace::Platform* platform) {
+  Cells by_component, by_exit, by_state, by_outcome;
+  for (const auto& [row, count] : table.Rows()) {
+    by_component[row.op][row.component] += count;
+    by_exit[row.op][row.exit] += count;
+    by_state[row.op][row.state] += count;
+    by_outcome[row.op][row.outcome] += count;
+  }
+  std::string text = fmt::format("{} programs, {} judged, {} observations compared\n\n",
+                                 table.programs(), table.judged(), table.checks());
+  text += "Step x component\n" + Table(by_component, ComponentName);
+  text += "\nStep x state of the component\n" +
+          Table(by_state, [](uint8_t state) { return std::string(campaign::StateName(state)); });
+  text += "\nStep x way of the last exit before it\n" + Table(by_exit, triage::OpName);
+  text += "\nStep x outcome\n" + Table(by_outcome, campaign::OutcomeName);
+  if (platform != nullptr) text += "\n" + NeverRan(by_component, *platform);
+  text += "\nLaws checked, in programs:";
+  for (unsigned law = 1; law <= 6; ++law) {
+    text += fmt::format(" {} {}", judge::LawName(static_cast<judge::Law>(law)), table.laws()[law]);
+  }
+  text += fmt::format("\n{} programs judged by isolation and health alone (raw bytes)\n",
+                      table.unknown());
+  text += table.trims().empty() ? "Nothing was trimmed\n" : "\nTrimmed\n";
+  for (const auto& [trim, count] : table.trims()) {
+    text += fmt::format("{:>8}  {:20} {}\n", count, trim.first, trim.second);
+  }
+  return text;
+}
+
+}  // namespace fpswap::report
