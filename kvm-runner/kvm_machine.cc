@@ -67,7 +67,8 @@ std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan) {
   const bool apic = NeedsApic(plan);
   const auto fits = [&](const Vm& vm) { return vm.features == features && vm.apic == apic; };
   std::expected<Vm, std::string> vm;
-  if (const auto found = std::ranges::find_if(pool_, fits); found != pool_.end()) {
+  const auto found = NeedsFresh(plan) ? pool_.end() : std::ranges::find_if(pool_, fits);
+  if (found != pool_.end()) {
     vm = std::move(*found);
     pool_.erase(found);
   } else {

@@ -30,11 +30,11 @@ constexpr long kTiledata = 18;
 std::string OpenFailure() {
   switch (errno) {
     case ENOENT:
-      return "there is no /dev/kvm: load kvm_intel or kvm_amd, or enable virtualisation in the "
+      return "there is no /dev/kvm\nload kvm_intel or kvm_amd, or enable virtualisation in the "
              "firmware, or nested virtualisation for this machine";
     case EACCES:
     case EPERM:
-      return "/dev/kvm may not be opened: join the group that owns it (ls -l /dev/kvm; usually "
+      return "/dev/kvm may not be opened\njoin the group that owns it (ls -l /dev/kvm; usually "
              "`adduser $USER kvm`, then log in again) or run as root";
     default:
       return std::string("/dev/kvm: ") + std::strerror(errno);

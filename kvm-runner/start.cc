@@ -37,6 +37,10 @@ constexpr StaleRow kStaleRows[] = {
     {Op::kSetCpuid, kStaleAll, true},
 };
 
+bool HasStep(const wire::PlanView& plan, Op op) {
+  return std::ranges::any_of(plan.steps, [op](const program::Step& s) { return s.op == op; });
+}
+
 bool RawAtCpl0(const wire::PlanView& plan) {
   return std::ranges::any_of(plan.actions, [&](const wire::PlanAction& a) {
     if (a.kind != 1 || a.cpl != 0) return false;
@@ -150,9 +154,9 @@ bool Spoils(const wire::PlanView& plan) {
   return plan.spoils_vcpu || std::ranges::any_of(plan.steps, spoils) || RawAtCpl0(plan);
 }
 
-bool NeedsApic(const wire::PlanView& plan) {
-  return std::ranges::any_of(plan.steps, [](const program::Step& s) { return s.op == Op::kInit; });
-}
+bool NeedsFresh(const wire::PlanView& plan) { return HasStep(plan, Op::kSetCpuid); }
+
+bool NeedsApic(const wire::PlanView& plan) { return HasStep(plan, Op::kInit); }
 
 void InitialImage(std::span<uint8_t> image) {
   std::ranges::fill(image, uint8_t{0});

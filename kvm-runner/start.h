@@ -21,6 +21,8 @@ std::expected<void, std::string> BringToStart(const Host& host, const wire::Plan
 unsigned StaleAfter(const wire::PlanView& plan);
 // Whether it leaves something that no ioctl takes back: the VM is thrown away.
 bool Spoils(const wire::PlanView& plan);
+// Whether it needs vCPUs that have never run: KVM_SET_CPUID2 works on these alone.
+bool NeedsFresh(const wire::PlanView& plan);
 // Whether it needs a VM with an in-kernel APIC.
 bool NeedsApic(const wire::PlanView& plan);
 
