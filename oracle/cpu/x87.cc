@@ -167,6 +167,7 @@ Result Cpu::Fchs(uint64_t /*rip*/) {
 Result Cpu::Ffree(unsigned i) {
   if (Result fault = CheckX87(true)) return fault;
   Touch(Component::kX87);
+  ClearC1(regs.x87);  // "undefined" in the manual; cleared on Zen 4
   SetEmpty(regs.x87, i & 7);
   ForgetPointers();
   return std::nullopt;

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <ostream>
 #include <span>
 
 #include "oracle/cpu/cpu.h"
@@ -106,6 +107,9 @@ struct Scenario {
   std::function<Result(Cpu&, Operands& operands, const Operands& seen)> model;
   bool misalign = false;  // try misaligned addresses too
 };
+
+// For GoogleTest's messages.
+inline void PrintTo(const Scenario& scenario, std::ostream* os) { *os << scenario.name; }
 
 // Runs `runs` random cases. FPSWAP_SEED in the environment changes the first seed.
 void RunScenario(const Scenario& scenario, unsigned runs = 3000);

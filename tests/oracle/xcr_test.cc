@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// XCR0: which values XSETBV accepts, and in which order it refuses.
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+#include "oracle/cpu/cpu.h"
+
+namespace fpswap::cpu {
+namespace {
+
+Features With(uint64_t xcr0) {
+  Features features;
+  features.xsave = xstate::XsaveCpuid::Typical(xcr0, 0);
+  return features;
+}
+
+// Every value that the manual allows, written out as what one may build up (SDM 13.3), on a part
+// that has it all.
+std::set<uint64_t> LegalValues() {
+  std::set<uint64_t> values;
+  for (const uint64_t vectors : {0x1, 0x3, 0x7, 0xe7}) {
+    for (const uint64_t mpx : {0x0, 0x18}) {
+      for (const uint64_t pkru : {0x0, 0x200}) {
+        for (const uint64_t amx : {0x0, 0x60000}) values.insert(vectors | mpx | pkru | amx);
+      }
+    }
+  }
+  return values;
+}
+
+// All 2^11 combinations of the bits that this version knows.
+std::vector<uint64_t> AllCombinations() {
+  constexpr unsigned kBits[] = {0, 1, 2, 3, 4, 5, 6, 7, 9, 17, 18};
+  std::vector<uint64_t> values;
+  for (unsigned combination = 0; combination < (1u << std::size(kBits)); ++combination) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < std::size(kBits); ++i) {
+      if ((combination >> i) & 1) value |= uint64_t{1} << kBits[i];
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+TEST(Xsetbv, AcceptsExactlyTheLegalValuesForEverySetOfSupportedComponents) {
+  const std::set<uint64_t> legal = LegalValues();
+  for (const uint64_t supported : {0x3ull, 0x7ull, 0xe7ull, 0x1full, 0xffull, 0x207ull, 0x2e7ull,
+                                   0x2ffull, 0x602e7ull, 0x602ffull}) {
+    const Features features = With(supported);
+    for (const uint64_t value : AllCombinations()) {
+      const bool expected = legal.contains(value) && (value & ~supported) == 0;
+      Cpu cpu(features);
+      cpu.cpl = 0;
+      const Result fault = cpu.Xsetbv(0, value);
+      ASSERT_EQ(!fault.has_value(), expected)
+          << std::hex << "XCR0 " << value << " on a part with " << supported;
+      if (fault) {
+        EXPECT_EQ(fault->vector, kGP);
+        EXPECT_EQ(fault->error_code, 0u);
+      }
+      ASSERT_EQ(cpu.xcr0, expected ? value : 1u);
+      ASSERT_EQ(Cpu::XcrValueValid(features, value), expected);
+    }
+  }
+}
+
+TEST(Xsetbv, RefusesEveryBitThatCpuidDoesNotList) {
+  const Features features = With(0x602ff);
+  for (unsigned bit = 0; bit < 64; ++bit) {
+    const uint64_t value = 0x602ff ^ uint64_t { 1 } << bit;
+    if ((value & ~uint64_t{0x602ff}) == 0) continue;
+    EXPECT_FALSE(Cpu::XcrValueValid(features, value)) << "bit " << bit;
+  }
+}
+
+TEST(Xsetbv, IsUndefinedWithoutOsxsaveBeforeAnythingElse) {
+  const Features features = With(0x7);
+  Cpu cpu(features);
+  cpu.cr4_osxsave = false;
+  EXPECT_EQ(cpu.Xsetbv(7, 0), (Fault{kUD, 0}));  // CPL 3, bad ECX and bad value besides
+  uint64_t value = 0;
+  class : public Choices {
+    bool InitialIsInUse(Component) override { return false; }
+    bool OmitUnmodified(Component) override { return false; }
+    void ResolvePointers(X87&) override {}
+  } choices;
+  EXPECT_EQ(cpu.Xgetbv(7, &value, choices), (Fault{kUD, 0}));
+}
+
+TEST(Xsetbv, FaultsOutsideCpl0AndForOtherRegisters) {
+  const Features features = With(0x7);
+  Cpu cpu(features);
+  EXPECT_EQ(cpu.Xsetbv(0, 7), (Fault{kGP, 0}));
+  cpu.cpl = 0;
+  EXPECT_EQ(cpu.Xsetbv(1, 7), (Fault{kGP, 0}));
+  EXPECT_EQ(cpu.Xsetbv(0, 7), std::nullopt);
+}
+
+TEST(Xsetbv, KeepsTheRegistersOfAComponentThatItDisables) {
+  const Features features = With(0x7);
+  Cpu cpu(features);
+  cpu.cpl = 0;
+  cpu.xcr0 = 7;
+  cpu.regs.zmm[3][17] = 0x5a;
+  ASSERT_EQ(cpu.Xsetbv(0, 1), std::nullopt);
+  EXPECT_EQ(cpu.regs.zmm[3][17], 0x5a);
+}
+
+}  // namespace
+}  // namespace fpswap::cpu

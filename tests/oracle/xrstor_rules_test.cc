@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Rules of XRSTOR and XRSTORS that depend on CPL 0 or on parts that are not at hand: supervisor
+// components, IA32_XFD, tiles.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/oracle/cpu_rules.h"
+
+namespace fpswap::cpu::testing {
+namespace {
+
+using xstate::MutableImage;
+
+TEST(XrstorRules, FaultInTheManualsOrder) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  const std::vector<uint8_t> bad = Area(0xff);
+  cpu.cr4_osxsave = false;
+  cpu.cr0_ts = true;
+  EXPECT_EQ(cpu.Xrstor(bad, kArea + 1, ~0ull, true), (Fault{kUD, 0}));
+  EXPECT_EQ(cpu.Xrstors(bad, kArea + 1, ~0ull, true), (Fault{kUD, 0}));
+  cpu.cr4_osxsave = true;
+  EXPECT_EQ(cpu.Xrstor(bad, kArea + 1, ~0ull, true), (Fault{kNM, 0}));
+  EXPECT_EQ(cpu.Xrstors(bad, kArea + 1, ~0ull, true), (Fault{kNM, 0}));
+  cpu.cr0_ts = false;
+  EXPECT_EQ(cpu.Xrstor(EmptyImage(), kArea + 1, ~0ull, true), (Fault{kGP, 0}));
+  EXPECT_EQ(cpu.Xrstor(bad, kArea, 0, true), (Fault{kGP, 0}));  // the header, whatever RFBM
+  EXPECT_EQ(cpu.Xrstor(EmptyImage(), kArea, ~0ull, true), std::nullopt);
+}
+
+TEST(XrstorRules, XrstorsWantsCpl0AndTheCompactedFormat) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  EXPECT_EQ(cpu.Xrstors(EmptyImage(), kArea, ~0ull, true), (Fault{kGP, 0}));
+  EXPECT_EQ(cpu.Xrstors(EmptyImage(kAllUser | kAllSupervisor), kArea, ~0ull, true), std::nullopt);
+  cpu.cpl = 3;
+  EXPECT_EQ(cpu.Xrstors(EmptyImage(7), kArea, ~0ull, true), (Fault{kGP, 0}));
+}
+
+TEST(XrstorRules, XrstorRefusesSupervisorBitsThatXrstorsTakes) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  EXPECT_EQ(cpu.Xrstor(EmptyImage(0x1807), kArea, 7, true), (Fault{kGP, 0}));
+  cpu.xss = 0;
+  EXPECT_EQ(cpu.Xrstors(EmptyImage(0x1807), kArea, 7, true), (Fault{kGP, 0}));
+}
+
+TEST(XrstorRules, CompactedImagesFaultWithoutXsavec) {
+  Features features = Everything();
+  features.xsave.xsavec = false;
+  Cpu cpu = Supervisor(features);
+  EXPECT_EQ(cpu.Xrstor(EmptyImage(7), kArea, 7, true), (Fault{kGP, 0}));
+}
+
+TEST(XrstorRules, CompactedResetsMxcsrWhenSseBitIsClear) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  cpu.SetMxcsr(0);
+  ASSERT_EQ(cpu.Xrstor(EmptyImage(7), kArea, 4, true), std::nullopt);
+  EXPECT_EQ(cpu.regs.mxcsr, 0u);
+  ASSERT_EQ(cpu.Xrstor(EmptyImage(4), kArea, 2, true), std::nullopt);
+  EXPECT_EQ(cpu.regs.mxcsr, 0x1f80u);
+}
+
+// 13.8.2: the layout follows XCOMP_BV, and RFBM=1 with XSTATE_BV=0 initialises what XCOMP_BV lacks.
+TEST(XrstorRules, CompactedInitialisesWhatXcompBvLacks) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  cpu.regs.k[2] = 7;
+  cpu.regs.pkru = 4;
+  std::vector<uint8_t> image = EmptyImage(Component::kAvx | Component::kPkru);
+  MutableImage(image).set_xstate_bv(Bit(Component::kPkru));
+  image[576 + 256] = 0x50;
+  ASSERT_EQ(cpu.Xrstor(image, kArea, Component::kOpmask | Component::kPkru, true), std::nullopt);
+  EXPECT_EQ(cpu.regs.k[2], 0u);
+  EXPECT_EQ(cpu.regs.pkru, 0x50u);
+}
+
+// 13.14: #NM before anything is loaded, and IA32_XFD_ERR says why; initialising is exempt.
+TEST(XrstorRules, LoadingDisabledTilesIsDeviceNotAvailable) {
+  const Features features = Everything();
+  const uint64_t tiledata = Bit(Component::kTiledata);
+  Cpu cpu = Supervisor(features);
+  cpu.xfd = tiledata;
+  cpu.regs.pkru = 8;
+  const uint64_t rfbm = Component::kPkru | Component::kTiledata;
+  std::vector<uint8_t> standard = EmptyImage(), compacted = EmptyImage(kAllUser);
+  EXPECT_EQ(cpu.Xrstor(standard, kArea, tiledata, true), std::nullopt);
+  EXPECT_EQ(cpu.xfd_err, 0u);
+  MutableImage(standard).set_xstate_bv(rfbm);
+  MutableImage(compacted).set_xstate_bv(rfbm);
+  EXPECT_EQ(cpu.Xrstor(standard, kArea, rfbm, true), (Fault{kNM, 0}));
+  EXPECT_EQ(cpu.xfd_err, tiledata);
+  EXPECT_EQ(cpu.regs.pkru, 8u);
+  EXPECT_EQ(cpu.Xrstors(compacted, kArea, rfbm, true), (Fault{kNM, 0}));
+  EXPECT_EQ(cpu.Xrstor(standard, kArea, Bit(Component::kPkru), true), std::nullopt);
+  // #NM by CR0.TS is another matter.
+  cpu.xfd_err = 0;
+  cpu.cr0_ts = true;
+  EXPECT_EQ(cpu.Xrstor(standard, kArea, rfbm, true), (Fault{kNM, 0}));
+  EXPECT_EQ(cpu.xfd_err, 0u);
+}
+
+// 13.5.14.
+TEST(XrstorRules, IllegalTilecfgBecomesInitialAndLeavesTiledata) {
+  const Features features = Everything();
+  const auto restored = [&](auto edit) {
+    Cpu cpu = Supervisor(features);
+    cpu.LoadComponent(Component::kTiledata, std::vector<uint8_t>(8192, 0x42));
+    std::vector<uint8_t> image = EmptyImage();
+    const auto cfg = MutableImage(image).component(features.xsave, Component::kTilecfg);
+    cfg[0] = 1;
+    cfg[16] = 64;
+    cfg[48] = 16;
+    edit(cfg);
+    MutableImage(image).set_xstate_bv(Bit(Component::kTilecfg));
+    EXPECT_EQ(cpu.Xrstor(image, kArea, Bit(Component::kTilecfg), true), std::nullopt);
+    EXPECT_EQ(cpu.regs.tiledata.Bytes()[8191], 0x42);
+    return !cpu.IsInitial(Component::kTilecfg);
+  };
+  using Cfg = std::span<uint8_t>;
+  EXPECT_TRUE(restored([](Cfg) {}));
+  EXPECT_TRUE(restored([](Cfg c) { c[1] = 5; }));   // start_row
+  EXPECT_FALSE(restored([](Cfg c) { c[0] = 0; }));  // palette 0: initial by definition
+  EXPECT_FALSE(restored([](Cfg c) { c[0] = 2; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[2] = 1; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[15] = 1; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[48] = 17; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[16] = 65; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[17] = 1; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[48] = 0; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[49] = 4; }));
+  EXPECT_FALSE(restored([](Cfg c) { c[56] = 1, c[32] = 4; }));  // a ninth tile
+}
+
+TEST(XrstorRules, XrstorsRefusesCetStateThatWrmsrWouldRefuse) {
+  const Features features = Everything();
+  const auto refused = [&](unsigned word, uint64_t value) {
+    Cpu cpu = Supervisor(features);
+    cpu.regs.pkru = 4;
+    std::vector<uint8_t> image = EmptyImage(kAllSupervisor);
+    xstate::WriteAt(std::span<uint8_t>(image), 576 + 8 * word, value);
+    MutableImage(image).set_xstate_bv(kAllSupervisor);
+    const Result fault = cpu.Xrstors(image, kArea, ~0ull, true);
+    EXPECT_EQ(cpu.regs.pkru, fault ? 4u : 0u);
+    return fault == Fault{kGP, 0};
+  };
+  EXPECT_FALSE(refused(0, 3));
+  EXPECT_TRUE(refused(0, 1 << 6));
+  EXPECT_TRUE(refused(0, 3 << 10));
+  for (unsigned word = 1; word < 5; ++word) {
+    EXPECT_FALSE(refused(word, 0x7ffffffffff8));
+    EXPECT_TRUE(refused(word, 2)) << word;
+    EXPECT_TRUE(refused(word, uint64_t{1} << 60)) << word;
+  }
+}
+
+TEST(XrstorRules, BadBndcfguBitsAreMasked) {
+  const Features features = Everything();
+  Cpu cpu = Supervisor(features);
+  std::vector<uint8_t> image = EmptyImage();
+  const auto bndcsr = MutableImage(image).component(features.xsave, Component::kBndcsr);
+  std::ranges::fill(bndcsr, uint8_t{0xff});
+  MutableImage(image).set_xstate_bv(Bit(Component::kBndcsr));
+  ASSERT_EQ(cpu.Xrstor(image, kArea, ~0ull, true), std::nullopt);
+  EXPECT_EQ(cpu.regs.bndcfgu, 0xfffffffffffff003u);
+  EXPECT_EQ(cpu.regs.bndstatus, ~uint64_t{0});
+}
+
+}  // namespace
+}  // namespace fpswap::cpu::testing
