@@ -206,6 +206,7 @@ uint64_t Draw::Fcw() {
     case 0:
       return rng_.Next() & 0xffff;
     case 1:
+      if (rng_.OneIn(4)) return rng_.OneIn(2) ? 0 : 0xffff;
       return 0x37f & ~(uint64_t{1} << rng_.Below(6));  // one exception unmasked
     case 2:
     case 3:

@@ -141,11 +141,11 @@ void ChangeOp(const Context& c) {
 }
 
 void ChangeRaw(Step& step, Rng& rng) {
-  if (rng.OneIn(4)) step.arg[0] = 1 + rng.Below(kMaxRaw);
+  if (rng.OneIn(4)) step.arg[0] = 1 + rng.Below(kMaxRaw);  // what is cut off, MakeValid clears
   SetRawByte(step, static_cast<unsigned>(rng.Below(step.arg[0])), static_cast<uint8_t>(rng.Next()));
 }
 
-// One argument: a neighbour, one bit, a likely value, or anything.
+// One argument: a neighbour, one bit, anything, an end of the range, or a likely value.
 void ChangeArg(const Context& c) {
   if (c.p.steps.empty()) return;
   Step& step = c.AnyStep();
@@ -156,7 +156,7 @@ void ChangeArg(const Context& c) {
   const auto i = static_cast<unsigned>(c.rng.Below(count));
   const KindRow& kind = RowOf(row.args[i].kind);
   uint64_t& value = step.arg[i];
-  switch (c.rng.Below(5)) {
+  switch (c.rng.Below(6)) {
     case 0:
       value += c.rng.OneIn(2) ? uint64_t{1} : ~uint64_t{0};
       break;
@@ -165,6 +165,9 @@ void ChangeArg(const Context& c) {
       break;
     case 2:
       value = c.rng.Next();
+      break;
+    case 3:
+      value = c.rng.OneIn(2) ? kind.min : kind.max;
       break;
     default:
       value = Draw(c.rng, c.profile).Arg(row, i);
