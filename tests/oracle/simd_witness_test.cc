@@ -122,8 +122,7 @@ const Scenario kScenarios[] = {
     {.name = "wrpkru", .function = witness_wrpkru, .prepare = PreparePkru, .model = Wrpkru},
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, SimdWitness, ::testing::ValuesIn(kScenarios),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cpu, SimdWitness, ::testing::ValuesIn(kScenarios), ScenarioName);
 
 }  // namespace
 }  // namespace fpswap::cpu::testing

@@ -12,10 +12,13 @@
 // and in the words of the SDM.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <functional>
 #include <ostream>
 #include <span>
+#include <string>
 
 #include "oracle/cpu/cpu.h"
 #include "tests/oracle/random_image.h"
@@ -110,6 +113,11 @@ struct Scenario {
 
 // For GoogleTest's messages.
 inline void PrintTo(const Scenario& scenario, std::ostream* os) { *os << scenario.name; }
+
+// For INSTANTIATE_TEST_SUITE_P.
+inline std::string ScenarioName(const ::testing::TestParamInfo<Scenario>& scenario) {
+  return scenario.param.name;
+}
 
 // Runs `runs` random cases. FPSWAP_SEED in the environment changes the first seed.
 void RunScenario(const Scenario& scenario, unsigned runs = 3000);

@@ -139,8 +139,7 @@ const Scenario kScenarios[] = {
     {.name = "fchs_then_fxsave", .function = witness_fchs_fxsave, .model = FchsFxsave},
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, X87Witness, ::testing::ValuesIn(kScenarios),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cpu, X87Witness, ::testing::ValuesIn(kScenarios), ScenarioName);
 
 }  // namespace
 }  // namespace fpswap::cpu::testing

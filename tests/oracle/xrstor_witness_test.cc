@@ -108,8 +108,7 @@ const Scenario kLoads[] = {
      .model = Fxrstor(true)},
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, LoadWitness, ::testing::ValuesIn(kLoads),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cpu, LoadWitness, ::testing::ValuesIn(kLoads), ScenarioName);
 
 // Every bit of the header flipped alone, in images that hold nothing, everything, or something.
 void FlipEveryHeaderBit(void (*prepare)(Random&, Operands&)) {

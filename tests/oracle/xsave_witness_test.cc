@@ -105,8 +105,6 @@ const Scenario kSaves[] = {
      .misalign = true},
 };
 
-std::string ScenarioName(const ::testing::TestParamInfo<Scenario>& info) { return info.param.name; }
-
 INSTANTIATE_TEST_SUITE_P(Cpu, SaveWitness, ::testing::ValuesIn(kSaves), ScenarioName);
 
 // XRSTOR of the area, `between`, XSAVEOPT of the same area: what was not written in between may be
