@@ -25,14 +25,14 @@ struct Loaded {
 
 class Replay {
  public:
-  Replay(const RunOptions& options, const Io& io, campaign::Runner& runner,
-         std::span<const triage::Known> known)
-      : options_(options), io_(io), runner_(runner), known_(known) {}
+  Replay(const RunOptions& options, const Io& io, std::span<const triage::Known> known)
+      : options_(options), io_(io), known_(known) {}
 
   // Reads the programs; those that can't be read are told and counted as bad.
   void Load(const campaign::Listed& listed);
-  // Runs what was loaded, in order, in batches.
-  std::expected<void, std::string> RunAll();
+  bool empty() const { return loaded_.empty(); }
+  // Runs what was loaded, in order, in batches. REQUIRES: done before what follows.
+  std::expected<void, std::string> RunAll(campaign::Runner& runner);
   // Known divergences that these programs are the reproducers of and that did not show.
   void TellNotShown();
   int Finish();
@@ -43,7 +43,7 @@ class Replay {
 
   const RunOptions& options_;
   const Io& io_;
-  campaign::Runner& runner_;
+  campaign::Runner* runner_ = nullptr;
   std::span<const triage::Known> known_;
   std::vector<Loaded> loaded_;
   json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
@@ -60,8 +60,7 @@ void Replay::Load(const campaign::Listed& listed) {
       io_.err(program.error() + "\n");
       return;
     }
-    plan::Plan plan = plan::MakePlan(*program, runner_.platform());
-    loaded_.push_back({path, std::move(*program), std::move(plan)});
+    loaded_.push_back({path, std::move(*program), {}});
   };
   for (const fs::path& path : listed.programs) load(path, campaign::ReadProgram);
   for (const fs::path& path : listed.encoded) load(path, campaign::ReadEncoded);
@@ -78,7 +77,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
     path /= name + ".fpt";
   }
   const std::vector<uint8_t> bytes =
-      trace::WriteTrace({.platform = runner_.platform(),
+      trace::WriteTrace({.platform = runner_->platform(),
                          .program = loaded.plan.effective,
                          .trims = loaded.plan.trims,
                          .records = {records.begin(), records.end()}});
@@ -90,7 +89,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
 
 void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
                   const judge::Verdict& verdict) {
-  Told told = Tell(verdict, runner_.platform(), known_);
+  Told told = Tell(verdict, runner_->platform(), known_);
   new_ += told.is_new;
   known_programs_ += !told.is_new && !verdict.ok();
   shown_.insert(shown_.end(), told.known.begin(), told.known.end());
@@ -108,14 +107,18 @@ void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
                       TellTrims(loaded.program, loaded.plan)));
 }
 
-std::expected<void, std::string> Replay::RunAll() {
+std::expected<void, std::string> Replay::RunAll(campaign::Runner& runner) {
   constexpr size_t kBatch = 64;
+  runner_ = &runner;
+  for (Loaded& loaded : loaded_) {
+    loaded.plan = plan::MakePlan(loaded.program, runner.platform());
+  }
   for (size_t first = 0; first < loaded_.size(); first += kBatch) {
     std::vector<const plan::Plan*> plans;
     for (size_t i = first; i < std::min(loaded_.size(), first + kBatch); ++i) {
       plans.push_back(&loaded_[i].plan);
     }
-    auto status = runner_.Run(
+    auto status = runner.Run(
         plans, nullptr,
         [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
           Done(loaded_[first + index], records, verdict);
@@ -127,7 +130,7 @@ std::expected<void, std::string> Replay::RunAll() {
 
 void Replay::TellNotShown() {
   for (const triage::Known& entry : known_) {
-    if (!entry.platform.Holds(runner_.platform())) continue;
+    if (!entry.platform.Holds(runner_->platform())) continue;
     if (std::find(shown_.begin(), shown_.end(), entry.name) != shown_.end()) continue;
     std::error_code status;
     const bool ran = std::any_of(loaded_.begin(), loaded_.end(), [&](const Loaded& loaded) {
@@ -146,7 +149,7 @@ void Replay::TellNotShown() {
 int Replay::Finish() {
   const size_t agree = loaded_.size() - new_ - known_programs_;
   if (options_.common.json) {
-    io_.out(Dump({{"target", runner_.platform().target},
+    io_.out(Dump({{"target", runner_->platform().target},
                   {"programs", loaded_.size()},
                   {"agree", agree},
                   {"new", new_},
@@ -157,7 +160,7 @@ int Replay::Finish() {
                   {"results", results_}}));
   } else {
     io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}\n", loaded_.size(),
-                        runner_.platform().target, agree, known_programs_, new_,
+                        runner_->platform().target, agree, known_programs_, new_,
                         bad_ > 0 ? fmt::format(", {} could not be read or written", bad_) : ""));
   }
   return bad_ > 0 ? kBadInput : new_ > 0 ? kDiverges : kAgrees;
@@ -173,12 +176,15 @@ int Run(const RunOptions& options, const Io& io) {
   }
   const auto known = LoadKnown(options.common);
   if (!known) return Fail(io, kBadInput, known.error());
+  Replay replay(options, io, *known);
+  replay.Load(*listed);
+  if (replay.empty()) return kBadInput;
   auto target = campaign::Open(options.common.target, options.common.TargetOptions());
   if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
-  Replay replay(options, io, *runner, *known);
-  replay.Load(*listed);
-  if (auto status = replay.RunAll(); !status) return Fail(io, kUnavailable, status.error());
+  if (auto status = replay.RunAll(*runner); !status) {
+    return Fail(io, kUnavailable, status.error());
+  }
   replay.TellNotShown();
   return replay.Finish();
 }

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/investigate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "harness/campaign/files.h"
+#include "harness/trace/trace.h"
+#include "tests/campaign/fakes.h"
+
+namespace fpswap::campaign {
+namespace {
+
+namespace fs = std::filesystem;
+using fpswap::testing::Contains;
+using fpswap::testing::FakeRunner;
+using fpswap::testing::ProgramOf;
+using fpswap::testing::SomeDivergence;
+using fpswap::testing::TemporaryFolder;
+using program::Op;
+using program::Program;
+using ::testing::HasSubstr;
+
+judge::Verdict VzeroallThenGetDiverges(const Program& program) {
+  judge::Verdict verdict;
+  if (Contains(program, Op::kVzeroall) && Contains(program, Op::kGetXsave)) {
+    verdict.divergences.push_back(SomeDivergence());
+  }
+  return verdict;
+}
+
+Program Guilty() {
+  return ProgramOf({Op::kFninit, Op::kVzeroall, Op::kEmms, Op::kGetXsave, Op::kFchs});
+}
+
+std::expected<void, std::string> NotAnnounced(const Program&) { return {}; }
+
+// Runs `program`, notes and investigates it as a worker does.
+std::expected<void, std::string> Handle(Investigator& investigator, FakeRunner& runner,
+                                        const Program& program,
+                                        std::span<const Program> before = {}) {
+  auto ran = RunOne(runner, program);
+  if (!ran) return std::unexpected(ran.error());
+  if (ran->verdict.ok() || !investigator.Note(ran->verdict)) return {};
+  return investigator.Investigate(*ran, before, NotAnnounced);
+}
+
+std::vector<fs::path> FoldersIn(const fs::path& folder) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) found.push_back(entry.path());
+  return found;
+}
+
+TEST(Investigator, WritesAWholeFindingWithTheSmallestProgram) {
+  const TemporaryFolder folder;
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  const auto found = FoldersIn(folder.path());
+  ASSERT_EQ(found.size(), 1u);
+  const auto program = ReadProgram(found[0] / "program.fps");
+  ASSERT_TRUE(program) << program.error();
+  EXPECT_EQ(program->steps.size(), 2u);
+  const auto bytes = ReadFile(found[0] / "trace.fpt", trace::kMaxTraceSize);
+  ASSERT_TRUE(bytes);
+  const auto trace = trace::ReadTrace(AsBytes(*bytes));
+  ASSERT_TRUE(trace) << trace.error();
+  EXPECT_EQ(trace->program, *program);
+  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  EXPECT_EQ(verdict["repeats"], 5);
+  EXPECT_EQ(verdict["reruns"], 5);
+  const std::string readme = ReadFile(found[0] / "README.md", 1 << 20).value();
+  EXPECT_THAT(readme, HasSubstr("YMM5 was to be 010203 and was 090807"));
+  EXPECT_THAT(readme, HasSubstr("fpswap run " + found[0].filename().string() + "/program.fps"));
+  EXPECT_TRUE(fs::exists(found[0] / "platform.json"));
+  EXPECT_FALSE(fs::exists(found[0] / "before"));
+}
+
+TEST(Investigator, LooksAtASignatureOnceAndCountsItsProgramsAfterwards) {
+  const TemporaryFolder folder;
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  const size_t ran = runner.ran();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_EQ(runner.ran(), ran + 3) << "no program more than those three";
+  ASSERT_EQ(investigator.new_seen().size(), 1u);
+  EXPECT_EQ(investigator.new_seen().begin()->second, 4u);
+}
+
+TEST(Investigator, LeavesAFindingOfAnEarlierRunAsItIsAndStillCountsIt) {
+  const TemporaryFolder folder;
+  FakeRunner runner(VzeroallThenGetDiverges);
+  {
+    Investigator earlier(runner, {}, {.findings = folder.path()});
+    ASSERT_TRUE(Handle(earlier, runner, Guilty()));
+  }
+  const size_t ran = runner.ran();
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_EQ(runner.ran(), ran + 1);
+  EXPECT_EQ(investigator.new_seen().size(), 1u);
+  EXPECT_EQ(FoldersIn(folder.path()).size(), 1u);
+}
+
+TEST(Investigator, KeepsWhatRanBeforeWhereItDoesNotRepeatAlone) {
+  const TemporaryFolder folder;
+  bool first = true;
+  FakeRunner runner([&](const Program& program) {
+    if (!std::exchange(first, false)) return judge::Verdict{};
+    return VzeroallThenGetDiverges(program);
+  });
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  const std::vector<Program> before = {ProgramOf({Op::kFnclex}), ProgramOf({Op::kEmms})};
+  ASSERT_TRUE(Handle(investigator, runner, Guilty(), before));
+  const auto found = FoldersIn(folder.path());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(ReadProgram(found[0] / "before" / "01.fps").value(), before[1]);
+  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 5u) << "not minimised";
+  EXPECT_THAT(ReadFile(found[0] / "README.md", 1 << 20).value(), HasSubstr("0 of 5 runs"));
+}
+
+TEST(Investigator, SaysHowOftenAFlakyOneRepeatsAndStillMakesItSmaller) {
+  const TemporaryFolder folder;
+  unsigned count = 0;
+  FakeRunner runner([&](const Program& program) {
+    if (++count % 2 == 0) return judge::Verdict{};
+    return VzeroallThenGetDiverges(program);
+  });
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  const auto found = FoldersIn(folder.path());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 2u);
+  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  EXPECT_GT(verdict["repeats"], 0);
+  EXPECT_LT(verdict["repeats"], 5);
+}
+
+TEST(Investigator, CountsKnownDivergencesWithoutWritingThem) {
+  const TemporaryFolder folder;
+  triage::Known known;
+  known.name = "avx-stale";
+  known.ops = {static_cast<uint8_t>(Op::kGetXsave)};
+  known.components = {xstate::Component::kAvx};
+  known.relations = {judge::Relation::kStale};
+  known.where = SomeDivergence().where;
+  const std::vector<triage::Known> all = {known};
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, all, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_EQ(investigator.known_seen().at("avx-stale"), 1u);
+  EXPECT_TRUE(investigator.new_seen().empty());
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST(Investigator, AnnouncesEachProgramBeforeItRunsAndStopsWhereItCannot) {
+  const TemporaryFolder folder;
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  const auto ran = RunOne(runner, Guilty());
+  ASSERT_TRUE(ran && investigator.Note(ran->verdict));
+  const size_t before = runner.ran();
+  const auto status = investigator.Investigate(
+      *ran, {}, [](const Program&) { return std::unexpected(std::string("disk full")); });
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error(), "disk full");
+  EXPECT_EQ(runner.ran(), before) << "nothing ran that was not announced";
+  EXPECT_EQ(FoldersIn(folder.path()).size(), 1u) << "what was known by then is written";
+}
+
+TEST(Investigator, SaysSoWhenAFindingCannotBeWrittenAndLooksAgainNextTime) {
+  const TemporaryFolder folder;
+  ASSERT_TRUE(WriteFile(folder.path() / "file", "in the way"));
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, {}, {.findings = folder.path() / "file" / "findings"});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_THAT(investigator.write_error(), HasSubstr("could not be written"));
+  EXPECT_TRUE(investigator.Note(VzeroallThenGetDiverges(Guilty())));
+}
+
+}  // namespace
+}  // namespace fpswap::campaign

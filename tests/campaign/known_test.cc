@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/triage/known.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "harness/campaign/files.h"
+#include "tests/campaign/fakes.h"
+
+namespace fpswap::triage {
+namespace {
+
+using fpswap::testing::SomeDivergence;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+json Entry() {
+  return {{"title", "AVX is stale"},
+          {"reason", "for the test"},
+          {"kernel_function", "fpu_swap_kvm_fpstate"},
+          {"law", judge::LawName(judge::Law::kModel)},
+          {"step", "vmm.get_xsave"},
+          {"component", "avx"},
+          {"relation", judge::RelationName(judge::Relation::kStale)},
+          {"where_regex", "YMM[0-9]+\\[255:128\\].*"},
+          {"platform",
+           {{"vendor_module", "kvm_pvm"}, {"kernel", {{"from", "6.18"}, {"before", "6.19"}}}}}};
+}
+
+trace::Platform Here() {
+  trace::Platform platform = campaign::EverythingPlatform();
+  platform.target = "kvm";
+  platform.vendor_module = "kvm_pvm";
+  platform.kernel = "6.18.4-cloud";
+  platform.host.amd = true;
+  return platform;
+}
+
+Known Parse(const json& entry) {
+  auto known = ParseKnown(entry.dump(), "test");
+  if (!known) ADD_FAILURE() << known.error();
+  return known.value_or(Known{});
+}
+
+std::string ErrorOf(const json& entry) {
+  auto known = ParseKnown(entry.dump(), "corpus/known/x/known.json");
+  return known ? "no error" : known.error();
+}
+
+TEST(Known, MatchesTheDivergenceItDescribes) {
+  EXPECT_TRUE(Parse(Entry()).Matches(SomeDivergence(), Here()));
+}
+
+TEST(Known, NearMissesOfTheDivergenceStayNew) {
+  const Known known = Parse(Entry());
+  judge::Divergence d = SomeDivergence();
+  d.law = judge::Law::kRoundTrip;
+  EXPECT_FALSE(known.Matches(d, Here())) << "another law";
+  d = SomeDivergence();
+  d.op = static_cast<uint8_t>(program::Op::kGetXsave2);
+  EXPECT_FALSE(known.Matches(d, Here())) << "another step";
+  d = SomeDivergence();
+  d.component = xstate::Component::kZmmHi256;
+  EXPECT_FALSE(known.Matches(d, Here())) << "another component";
+  d = SomeDivergence();
+  d.has_component = false;
+  EXPECT_FALSE(known.Matches(d, Here())) << "no component";
+  d = SomeDivergence();
+  d.relation = judge::Relation::kInitial;
+  EXPECT_FALSE(known.Matches(d, Here())) << "another relation";
+  d = SomeDivergence();
+  d.where = "XMM5";
+  EXPECT_FALSE(known.Matches(d, Here())) << "another place";
+  d = SomeDivergence();
+  d.where = "the upper half of YMM5[255:128]";
+  EXPECT_FALSE(known.Matches(d, Here())) << "a pattern must match all of the place";
+}
+
+TEST(Known, NearMissesOfThePlatformStayNew) {
+  const Known known = Parse(Entry());
+  trace::Platform platform = Here();
+  platform.vendor_module = "kvm_intel";
+  EXPECT_FALSE(known.Matches(SomeDivergence(), platform)) << "another vendor module";
+  for (const char* kernel : {"6.17.99", "6.19.0", "7.0.0", "6.1.0", "strange"}) {
+    platform = Here();
+    platform.kernel = kernel;
+    EXPECT_FALSE(known.Matches(SomeDivergence(), platform)) << kernel;
+  }
+}
+
+TEST(Known, ExactPlaceMatchesThatPlaceAlone) {
+  json entry = Entry();
+  entry.erase("where_regex");
+  entry["where"] = "YMM5[255:128] byte 3";
+  EXPECT_TRUE(Parse(entry).Matches(SomeDivergence(), Here()));
+  judge::Divergence d = SomeDivergence();
+  d.where = "YMM5[255:128] byte 4";
+  EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+}
+
+TEST(Known, BytesCanNarrowThePredicate) {
+  json entry = Entry();
+  entry["seen_hex"] = "090807";
+  EXPECT_TRUE(Parse(entry).Matches(SomeDivergence(), Here()));
+  entry["seen_hex"] = "0908";
+  EXPECT_FALSE(Parse(entry).Matches(SomeDivergence(), Here()));
+  entry["seen_hex"] = ".*";
+  entry["possible_hex"] = "00.*";
+  EXPECT_FALSE(Parse(entry).Matches(SomeDivergence(), Here()));
+}
+
+TEST(Known, NullComponentMeansNoneAndListsMeanAnyOfThem) {
+  json entry = Entry();
+  entry["component"] = nullptr;
+  entry["step"] = {"vmm.get_xsave", "vmm.get_xsave2"};
+  judge::Divergence d = SomeDivergence();
+  EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+  d.has_component = false;
+  d.op = static_cast<uint8_t>(program::Op::kGetXsave2);
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+}
+
+TEST(Known, RefusesWhatWouldWidenThePredicateUnseen) {
+  for (const char* key : {"law", "step", "component", "relation", "platform", "reason"}) {
+    json entry = Entry();
+    entry.erase(key);
+    EXPECT_THAT(ErrorOf(entry), HasSubstr(key)) << "missing key";
+  }
+  json entry = Entry();
+  entry.erase("where_regex");
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("where"));
+  entry = Entry();
+  entry["compnent"] = "sse";
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("compnent"));
+  entry = Entry();
+  entry["platform"] = json::object();
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("empty"));
+  entry = Entry();
+  entry["platform"]["kernel"] = {{"form", "6.1"}};
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("form"));
+  entry = Entry();
+  entry["step"] = json::array();
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("step"));
+  entry = Entry();
+  entry["component"] = "ymm";
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("ymm"));
+  entry = Entry();
+  entry["where_regex"] = "(";
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("where_regex"));
+  EXPECT_FALSE(ParseKnown("{", "x").has_value());
+  EXPECT_FALSE(ParseKnown("[]", "x").has_value());
+  EXPECT_FALSE(ParseKnown("", "x").has_value());
+}
+
+TEST(KernelVersion, ReadsTheFrontOfUname) {
+  EXPECT_EQ(ParseKernelVersion("6.18.3-cloud"), (KernelVersion{6, 18, 3}));
+  EXPECT_EQ(ParseKernelVersion("6.18"), (KernelVersion{6, 18, 0}));
+  EXPECT_EQ(ParseKernelVersion("6.18-rc1"), (KernelVersion{6, 18, 0}));
+  EXPECT_EQ(ParseKernelVersion("6.1.y"), (KernelVersion{6, 1, 0}));
+  EXPECT_EQ(ParseKernelVersion("6"), std::nullopt);
+  EXPECT_EQ(ParseKernelVersion("linux"), std::nullopt);
+  EXPECT_EQ(ParseKernelVersion(""), std::nullopt);
+}
+
+TEST(Sort, OneUnknownDivergenceMakesTheWholeVerdictNew) {
+  const std::vector<Known> known = {Parse(Entry())};
+  judge::Verdict verdict;
+  verdict.divergences = {SomeDivergence(), SomeDivergence()};
+  Sorted sorted = Sort(verdict, Here(), known);
+  EXPECT_FALSE(sorted.first_new.has_value());
+  EXPECT_EQ(sorted.known.size(), 1u) << "an entry counts once a verdict";
+  verdict.divergences[1].relation = judge::Relation::kAnothers;
+  sorted = Sort(verdict, Here(), known);
+  EXPECT_EQ(sorted.first_new, 1u);
+}
+
+TEST(LoadKnown, ReadsEveryFolderAndRefusesOneWithoutItsPredicate) {
+  const fpswap::testing::TemporaryFolder folder;
+  std::filesystem::create_directory(folder.path() / "avx-stale");
+  ASSERT_TRUE(campaign::WriteFile(folder.path() / "avx-stale/known.json", Entry().dump()));
+  auto known = LoadKnown(folder.path());
+  ASSERT_TRUE(known) << known.error();
+  ASSERT_EQ(known->size(), 1u);
+  EXPECT_EQ((*known)[0].name, "avx-stale");
+  std::filesystem::create_directory(folder.path() / "empty");
+  known = LoadKnown(folder.path());
+  ASSERT_FALSE(known);
+  EXPECT_THAT(known.error(), HasSubstr("empty/known.json"));
+}
+
+}  // namespace
+}  // namespace fpswap::triage

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/worker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "harness/campaign/engine.h"
+#include "harness/campaign/files.h"
+#include "harness/campaign/stats.h"
+#include "harness/campaign/supervisor.h"
+#include "tests/campaign/fakes.h"
+
+namespace fpswap::campaign {
+namespace {
+
+namespace fs = std::filesystem;
+using fpswap::testing::Agrees;
+using fpswap::testing::Contains;
+using fpswap::testing::FakeRunner;
+using fpswap::testing::SomeDivergence;
+using fpswap::testing::TemporaryFolder;
+using program::Op;
+using program::Program;
+using ::testing::HasSubstr;
+
+WorkerOptions OptionsIn(const fs::path& folder, uint64_t runs) {
+  WorkerOptions options;
+  options.findings = folder / "findings";
+  options.run = folder / "findings" / ".run";
+  options.corpus = folder / "corpus";
+  options.seed = 7;
+  options.runs = runs;
+  options.batch = 16;
+  for (const auto& each : {options.run, options.corpus}) fs::create_directories(each);
+  return options;
+}
+
+struct Outcome {
+  Worker::Exit exit = Worker::kBroken;
+  uint64_t made = 0, programs = 0, hash = 0, corpus = 0;
+  std::string error;
+};
+
+Outcome RunPlain(const WorkerOptions& options, std::unique_ptr<Runner> runner) {
+  Outcome outcome;
+  auto worker = Worker::Open(options, std::move(runner));
+  if (!worker) {
+    outcome.error = worker.error().reason;
+    return outcome;
+  }
+  outcome.exit = RunPlainEngine(**worker, options);
+  const auto stats = SharedStats::Map(JobStatsPath(options.run, options.job));
+  if (!stats) return outcome;
+  outcome.made = (*stats)->made;
+  outcome.programs = (*stats)->programs;
+  outcome.hash = (*stats)->hash;
+  outcome.corpus = (*stats)->corpus;
+  outcome.error = (*stats)->error;
+  return outcome;
+}
+
+judge::Verdict VzeroallDiverges(const Program& program) {
+  judge::Verdict verdict;
+  if (Contains(program, Op::kVzeroall)) verdict.divergences.push_back(SomeDivergence());
+  return verdict;
+}
+
+TEST(Worker, RunsExactlyTheProgramsAskedForTheLastBatchIncluded) {
+  const TemporaryFolder folder;
+  const Outcome outcome =
+      RunPlain(OptionsIn(folder.path(), 101), std::make_unique<FakeRunner>(Agrees));
+  EXPECT_EQ(outcome.exit, Worker::kDone) << outcome.error;
+  EXPECT_EQ(outcome.made, 101u);
+  EXPECT_EQ(outcome.programs, 101u);
+  EXPECT_GT(outcome.corpus, 0u);
+}
+
+TEST(Worker, SameSeedGivesTheSameProgramsWhateverTheTargetDoes) {
+  const TemporaryFolder a, b, c;
+  auto slow = std::make_unique<FakeRunner>(VzeroallDiverges);
+  slow->set_before([] { usleep(100); });
+  const Outcome first = RunPlain(OptionsIn(a.path(), 300), std::make_unique<FakeRunner>(Agrees));
+  const Outcome second = RunPlain(OptionsIn(b.path(), 300), std::move(slow));
+  EXPECT_EQ(first.hash, second.hash);
+  WorkerOptions other = OptionsIn(c.path(), 300);
+  other.seed = 8;
+  EXPECT_NE(RunPlain(other, std::make_unique<FakeRunner>(Agrees)).hash, first.hash);
+}
+
+TEST(Worker, FindsADivergenceAndGoesOn) {
+  const TemporaryFolder folder;
+  const WorkerOptions options = OptionsIn(folder.path(), 2000);
+  const Outcome outcome = RunPlain(options, std::make_unique<FakeRunner>(VzeroallDiverges));
+  EXPECT_EQ(outcome.programs, 2000u);
+  const auto result = ReadJobResult(JobResultPath(options.run, 0));
+  ASSERT_TRUE(result) << result.error();
+  ASSERT_EQ(result->new_seen.size(), 1u);
+  EXPECT_EQ(result->reach.programs(), 2000u);
+  const fs::path finding = options.findings / result->new_seen.begin()->first;
+  EXPECT_EQ(ReadProgram(finding / "program.fps")->steps.size(), 1u);
+}
+
+TEST(Worker, CountsOnInItsNextLife) {
+  const TemporaryFolder folder;
+  WorkerOptions options = OptionsIn(folder.path(), 100);
+  RunPlain(options, std::make_unique<FakeRunner>(VzeroallDiverges));
+  options.runs = 150;
+  const Outcome outcome = RunPlain(options, std::make_unique<FakeRunner>(VzeroallDiverges));
+  EXPECT_EQ(outcome.programs, 150u);
+  EXPECT_EQ(ReadJobResult(JobResultPath(options.run, 0))->reach.programs(), 150u);
+}
+
+TEST(Worker, RunsNothingThatIsNotOnDiskFirst) {
+  const TemporaryFolder folder;
+  const WorkerOptions options = OptionsIn(folder.path(), 100);
+  fs::create_symlink("/dev/full", options.run / "pending-0-0.bin");
+  auto runner = std::make_unique<FakeRunner>(Agrees);
+  const Outcome outcome = RunPlain(options, std::move(runner));
+  EXPECT_EQ(outcome.exit, Worker::kBroken);
+  EXPECT_EQ(outcome.programs, 0u);
+  EXPECT_THAT(outcome.error, HasSubstr("free some space"));
+}
+
+TEST(Worker, PendingProgramsAreOnDiskWhileTheyRun) {
+  const TemporaryFolder folder;
+  const WorkerOptions options = OptionsIn(folder.path(), 64);
+  auto runner = std::make_unique<FakeRunner>(Agrees);
+  runner->set_before([&] { EXPECT_TRUE(fs::exists(options.run / "pending-0-0.bin")); });
+  EXPECT_EQ(RunPlain(options, std::move(runner)).programs, 64u);
+  EXPECT_FALSE(fs::exists(options.run / "pending-0-0.bin")) << "removed at a clean end";
+}
+
+TEST(WorkerOptions, ComeThroughTheEnvironmentAsTheyWere) {
+  const TemporaryFolder folder;
+  WorkerOptions options = OptionsIn(folder.path(), 5);
+  options.target = "kvm";
+  options.target_options = {.runner_dir = "/a \"b\"", .plant = "p", .hang_ms = 77};
+  options.known = "/k";
+  const auto back = WorkerOptionsFromJson(ToJson(options));
+  ASSERT_TRUE(back) << back.error();
+  EXPECT_EQ(ToJson(*back), ToJson(options));
+  EXPECT_EQ(back->target_options.runner_dir, "/a \"b\"");
+  for (const char* bad : {"", "{}", "[]", "{\"target\":1}"})
+    EXPECT_FALSE(WorkerOptionsFromJson(bad));
+}
+
+// --- the supervisor, its workers forked with a fake target
+// ------------------------------------------
+
+struct Supervised {
+  Summary summary;
+  unsigned starts = 0;
+};
+
+// `sabotage` is called in each worker before each program, with the number of restarts before it.
+Supervised Supervise(const fs::path& folder, uint64_t runs, unsigned jobs, double seconds,
+                     const std::function<void(unsigned restart)>& sabotage,
+                     const FakeRunner::Rule& rule = Agrees) {
+  FuzzOptions options;
+  options.worker.findings = folder / "findings";
+  options.worker.runs = runs;
+  options.worker.batch = 16;
+  options.jobs = jobs;
+  options.seconds = seconds;
+  Supervised result;
+  Supervisor supervisor(options, [&](const WorkerOptions& worker_options, unsigned restart) {
+    ++result.starts;
+    const pid_t child = fork();
+    if (child != 0) return child;
+    auto runner = std::make_unique<FakeRunner>(rule);
+    runner->set_before([&, restart] { sabotage(restart); });
+    auto worker = Worker::Open(worker_options, std::move(runner));
+    _exit(worker ? static_cast<int>(RunPlainEngine(**worker, worker_options)) : 3);
+  });
+  auto summary = supervisor.Run(nullptr);
+  if (!summary) {
+    ADD_FAILURE() << summary.error();
+  } else {
+    result.summary = std::move(*summary);
+  }
+  return result;
+}
+
+TEST(Supervisor, SumsUpItsWorkersAndCleansUpAfterThem) {
+  const TemporaryFolder folder;
+  const auto run = Supervise(folder.path(), 1001, 2, 0, [](unsigned) {}, VzeroallDiverges);
+  EXPECT_EQ(run.summary.progress.programs, 1001u);
+  EXPECT_EQ(run.summary.reach.programs(), 1001u);
+  EXPECT_EQ(run.summary.new_seen.size(), 1u);
+  EXPECT_EQ(run.summary.progress.restarts, 0u);
+  EXPECT_TRUE(run.summary.errors.empty()) << run.summary.errors.front();
+  EXPECT_TRUE(fs::exists(folder.path() / "findings" / "reach.json"));
+  for (const auto& entry : fs::directory_iterator(folder.path() / "findings")) {
+    EXPECT_FALSE(entry.path().filename().string().starts_with(".run")) << entry.path();
+  }
+}
+
+TEST(Supervisor, RestartsAWorkerThatIsKilledAndKeepsWhatItWasRunning) {
+  const TemporaryFolder folder;
+  const auto run = Supervise(folder.path(), 400, 1, 0, [n = 0](unsigned restart) mutable {
+    if (restart == 0 && ++n == 70) kill(getpid(), SIGKILL);
+  });
+  EXPECT_EQ(run.starts, 2u);
+  EXPECT_EQ(run.summary.progress.restarts, 1u);
+  // Two batches may have been handed over and not run: they are kept, not lost.
+  EXPECT_EQ(run.summary.progress.made, 400u);
+  EXPECT_GE(run.summary.progress.programs, 400u - 3 * 16);
+  ASSERT_FALSE(run.summary.interrupted.empty());
+  EXPECT_TRUE(fs::exists(run.summary.interrupted[0] / "0000.fps"));
+  EXPECT_THAT(run.summary.errors.front(), HasSubstr("killed by signal 9"));
+}
+
+TEST(Supervisor, GivesUpOnAWorkerThatDiesEachTimeBeforeItRunsAnything) {
+  const TemporaryFolder folder;
+  const auto run = Supervise(folder.path(), 400, 1, 0, [](unsigned) { _exit(9); });
+  EXPECT_TRUE(run.summary.failed);
+  EXPECT_LE(run.starts, 10u);
+  EXPECT_THAT(run.summary.errors.back(), HasSubstr("without running a program"));
+}
+
+TEST(Supervisor, EndsInTimeAndWhenInterrupted) {
+  const TemporaryFolder folder;
+  const auto by_time = Supervise(folder.path(), 0, 1, 0.3, [](unsigned) {});
+  EXPECT_GT(by_time.summary.progress.programs, 0u);
+  EXPECT_LT(by_time.summary.progress.seconds, 10);
+  std::signal(SIGALRM, [](int) { Supervisor::Interrupt(); });
+  ualarm(300000, 0);
+  const auto interrupted = Supervise(folder.path(), 0, 2, 0, [](unsigned) {});
+  std::signal(SIGALRM, SIG_DFL);
+  EXPECT_GT(interrupted.summary.progress.programs, 0u);
+  EXPECT_TRUE(interrupted.summary.errors.empty());
+}
+
+TEST(Supervisor, SalvagesWhatARunLeftThatIsGone) {
+  const TemporaryFolder folder;
+  const fs::path findings = folder.path() / "findings";
+  // A supervisor that dies in the middle, as on a power cut: its workers with it.
+  const pid_t child = fork();
+  if (child == 0) {
+    Supervise(folder.path(), 0, 1, 0, [n = 0](unsigned) mutable {
+      if (++n < 50) return;
+      kill(getppid(), SIGKILL);
+      kill(getpid(), SIGKILL);
+    });
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  usleep(100000);  // the worker kills itself after its parent
+  const auto run = Supervise(folder.path(), 10, 1, 0, [](unsigned) {});
+  ASSERT_FALSE(run.summary.interrupted.empty());
+  EXPECT_TRUE(ReadProgram(run.summary.interrupted[0] / "0000.fps"));
+  EXPECT_FALSE(fs::exists(findings / (".run-" + std::to_string(child))));
+}
+
+}  // namespace
+}  // namespace fpswap::campaign
