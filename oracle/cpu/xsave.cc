@@ -66,10 +66,9 @@ uint64_t Cpu::Omitted(SaveForm form, uint64_t address, uint64_t rfbm, uint64_t x
   const uint64_t xcomp_bv = RowOf(form).compacted ? rfbm | xstate::kXcompBvCompacted : 0;
   if (info.xcomp_bv != xcomp_bv) return 0;
   uint64_t candidates = rfbm & xinuse & info.unmodified;
-  // XSAVES stores MXCSR with SSE or not at all.
-  if (RowOf(form).compacted && (info.unmodified & kMxcsrUnmodified) == 0) {
-    candidates &= ~Bit(Component::kSse);
-  }
+  // XSAVES stores MXCSR with XMM or not at all, and always where it isn't 1F80H (13.11).
+  const bool mxcsr_must = regs.mxcsr != 0x1f80 || (info.unmodified & kMxcsrUnmodified) == 0;
+  if (RowOf(form).compacted && mxcsr_must) candidates &= ~Bit(Component::kSse);
   uint64_t omitted = 0;
   for (; candidates != 0; candidates &= candidates - 1) {
     const auto c = Component(std::countr_zero(candidates));

@@ -155,7 +155,16 @@ TEST(XsaveRules, XsavesKeepsMxcsrTogetherWithXmmWhenItOmits) {
   EXPECT_EQ(choices.omittable, 2u);
   EXPECT_EQ(ImageView(area).mxcsr(), 0xccccccccu);
   EXPECT_EQ(ImageView(area).xstate_bv(), 2u);
-  ASSERT_EQ(cpu.Ldmxcsr(0x1f81), std::nullopt);
+  // Written back to 1F80H it is modified all the same.
+  ASSERT_EQ(cpu.Ldmxcsr(0x1f80), std::nullopt);
+  choices.omittable = 0;
+  ASSERT_EQ(cpu.Xsave(SaveForm::kXsaves, area, kArea, 7, true, choices), std::nullopt);
+  EXPECT_EQ(choices.omittable, 0u);
+  EXPECT_EQ(ImageView(area).mxcsr(), 0x1f80u);
+  // And where it isn't 1F80H, SSE is always stored.
+  area = Area();
+  xstate::MutableImage(image).set_mxcsr(0x1f81);
+  ASSERT_EQ(cpu.Xrstors(image, kArea, 7, true), std::nullopt);
   ASSERT_EQ(cpu.Xsave(SaveForm::kXsaves, area, kArea, 7, true, choices), std::nullopt);
   EXPECT_EQ(ImageView(area).mxcsr(), 0x1f81u);
   EXPECT_EQ(ImageView(area).xmm(0)[0], 1);
