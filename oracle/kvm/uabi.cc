@@ -22,7 +22,6 @@ struct Range {
 };
 // x87 without MXCSR and MXCSR_MASK, which lie in its midst.
 constexpr Range kX87Ranges[] = {{0, 24}, {32, 128}};
-constexpr Range kSseRanges[] = {{kXmmAt, kXmmSize}};
 
 bool Same(std::span<const uint8_t> a, std::span<const uint8_t> b, const Range& r) {
   return std::memcmp(a.data() + r.begin, b.data() + r.begin, r.size) == 0;
@@ -84,8 +83,8 @@ class SeenPointers final : public cpu::Choices {
 };
 
 void StoreX87(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out) {
-  if (!seen.empty() && std::memcmp(seen.data() + kPointersAt, out.data() + kPointersAt,
-                                   kPointersSize) != 0) {
+  if (!seen.empty() &&
+      std::memcmp(seen.data() + kPointersAt, out.data() + kPointersAt, kPointersSize) != 0) {
     SeenPointers choices(seen);
     vcpu.cpu.ResolvePointers(/*wide=*/true, choices);
   }
@@ -110,7 +109,7 @@ uint64_t ExpectXstateBv(const Vcpu& vcpu, std::span<const uint8_t> seen) {
 
 void ExpectLegacy(Vcpu& vcpu, uint64_t bv, std::span<const uint8_t> seen, std::span<uint8_t> out) {
   const Host& host = *vcpu.host;
-  if ((bv & Component::kX87) != 0) {
+  if ((bv & Bit(Component::kX87)) != 0) {
     vcpu.cpu.StoreX87(out, true);
     StoreX87(vcpu, seen, out);
     if (!seen.empty()) TakeRawIfDifferent(vcpu, Component::kX87, kX87Ranges, seen, out);
@@ -119,10 +118,10 @@ void ExpectLegacy(Vcpu& vcpu, uint64_t bv, std::span<const uint8_t> seen, std::s
   }
   WriteAt(out, kMxcsrAt, vcpu.cpu.regs.mxcsr);
   const auto mask = ReadAt<uint32_t>(seen, kMxcsrMaskAt);
-  const bool possible = mask == 0 || (vcpu.raw.mask && mask == ReadAt<uint32_t>(vcpu.raw.bytes,
-                                                                                kMxcsrMaskAt));
+  const bool possible =
+      mask == 0 || (vcpu.raw.mask && mask == ReadAt<uint32_t>(vcpu.raw.bytes, kMxcsrMaskAt));
   WriteAt(out, kMxcsrMaskAt, possible && !seen.empty() ? mask : host.mxcsr_mask);
-  if ((bv & Component::kSse) != 0) vcpu.cpu.StoreXmm(out);
+  if ((bv & Bit(Component::kSse)) != 0) vcpu.cpu.StoreXmm(out);
   if (!seen.empty()) {
     std::memcpy(out.data() + kSwBytesAt, seen.data() + kSwBytesAt, kSwBytesUsed);
   }

@@ -13,7 +13,7 @@ using xstate::ReadAt;
 
 constexpr uint64_t kAllComponents = (uint64_t{1} << xstate::kComponentCount) - 1;
 constexpr uint32_t kMxcsrInitial = 0x1f80;
-constexpr uint32_t kMxcsrAt = 24, kMxcsrMaskAt = 28;
+constexpr uint32_t kMxcsrAt = 24;
 constexpr uint32_t kMaxXcrs = 16;  // KVM_MAX_XCRS
 
 // The components that IA32_XFD can disable in this guest (kvm_guest_supported_xfd).
@@ -60,21 +60,21 @@ Status Vcpu::SetXsave(std::span<const uint8_t> image) {
   const uint64_t bv = ReadAt<uint64_t>(image, xstate::kHeaderOffset) & ~cpu.xfd;
   if (!ImageIsValid(*host, image, bv)) return Status::Error(EINVAL);
 
-  if ((bv & Component::kX87) != 0) {
+  if ((bv & Bit(Component::kX87)) != 0) {
     cpu.LoadX87(image, /*wide=*/true);
   } else {
     cpu.Initialise(Component::kX87);
   }
-  if ((bv & Component::kSse) != 0) {
+  if ((bv & Bit(Component::kSse)) != 0) {
     cpu.LoadXmm(image);
   } else {
     cpu.Initialise(Component::kSse);
   }
   // MXCSR where SSE is absent: XRSTOR from a compacted fpstate initialises it (SDM 13.8.2); from a
-  // standard one it always comes from memory (13.8.1), where copy_uabi_to_xstate has put the image's
-  // if x87, SSE or AVX was there, and the last save's is left otherwise.
+  // standard one it always comes from memory (13.8.1), where copy_uabi_to_xstate has put the
+  // image's if x87, SSE or AVX was there, and the last save's is left otherwise.
   const bool taken = (bv & (xstate::kX87Sse | Component::kAvx)) != 0;
-  if ((bv & Component::kSse) != 0 || (!host->compacted && taken)) {
+  if ((bv & Bit(Component::kSse)) != 0 || (!host->compacted && taken)) {
     cpu.SetMxcsr(ReadAt<uint32_t>(image, kMxcsrAt));
   } else if (host->compacted) {
     cpu.SetMxcsr(kMxcsrInitial);

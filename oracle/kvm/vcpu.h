@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A vCPU as KVM's ioctls present it: a CPU, and what the kernel keeps beside it. Each rule names the
-// kernel function it was read in (Linux 6.1, 6.12, 7.x: arch/x86/kvm/x86.c and
+// A vCPU as KVM's ioctls present it: a CPU, and what the kernel keeps beside it. Each rule names
+// the kernel function it was read in (Linux 6.1, 6.12, 7.x: arch/x86/kvm/x86.c and
 // arch/x86/kernel/fpu/{core,xstate}.c).
 //
 // The functions say what the vCPU's user is promised, which is the guest's view (law 2): where the
@@ -23,12 +23,12 @@ using xstate::Component;
 
 // What of the host and its KVM decides the answers.
 struct Host {
-  xstate::XsaveCpuid xsave;     // the uABI image has the host's standard layout
-  uint64_t supported = 3;       // kvm_caps.supported_xcr0
-  uint64_t user_features = 3;   // fpstate->user_xfeatures of a vCPU
-  uint32_t mxcsr_mask = 0xffff; // mxcsr_feature_mask
-  uint32_t image_size = 4096;   // bytes of KVM_GET_XSAVE2 and KVM_SET_XSAVE
-  bool compacted = true;        // the kernel keeps fpstates compacted
+  xstate::XsaveCpuid xsave;      // the uABI image has the host's standard layout
+  uint64_t supported = 3;        // kvm_caps.supported_xcr0
+  uint64_t user_features = 3;    // fpstate->user_xfeatures of a vCPU
+  uint32_t mxcsr_mask = 0xffff;  // mxcsr_feature_mask
+  uint32_t image_size = 4096;    // bytes of KVM_GET_XSAVE2 and KVM_SET_XSAVE
+  bool compacted = true;         // the kernel keeps fpstates compacted
 };
 
 // What an ioctl returns: 0 or a count, or -1 with an errno.
@@ -44,7 +44,8 @@ inline constexpr uint32_t kGetXsaveSize = 4096;  // sizeof(struct kvm_xsave)
 inline constexpr uint32_t kFpuSize = 416;        // sizeof(struct kvm_fpu)
 
 // The bytes of the last image that SET_XSAVE took. GET_XSAVE may show them as they were given, not
-// as the CPU reads them (FCW bit 6, pad bytes), until the kernel has swapped them through registers.
+// as the CPU reads them (FCW bit 6, pad bytes), until the kernel has swapped them through
+// registers.
 struct RawImage {
   uint64_t components = 0;  // those that were in it
   bool mask = false;        // its MXCSR_MASK was taken
@@ -80,8 +81,8 @@ struct Vcpu {
   // kvm_vcpu_ioctl_x86_set_xcrs with `count` entries, all (xcr, value).
   Status SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags);
 
-  // KVM_GET_MSRS and KVM_SET_MSRS of one MSR; the result is the count (do_set_msr, kvm_set_msr_common
-  // with host_initiated set).
+  // KVM_GET_MSRS and KVM_SET_MSRS of one MSR; the result is the count (do_set_msr,
+  // kvm_set_msr_common with host_initiated set).
   Status GetMsr(uint32_t msr, uint64_t* value) const;
   Status SetMsr(uint32_t msr, uint64_t value);
 

@@ -10,8 +10,8 @@
 // seen yet: tiles after XFD went from 1 to 0.
 //
 // A world may be blamed: it exists only if the system under test has broken a law at an earlier
-// step. Blamed worlds never make an observation right; when none but them is left, the divergence is
-// known exactly, and judging goes on in the one that fits.
+// step. Blamed worlds never make an observation right; when none but them is left, the divergence
+// is known exactly, and judging goes on in the one that fits.
 //
 // Thread safety: none; a value.
 #pragma once
@@ -86,7 +86,8 @@ class Worlds {
   size_t size_ = 1;
 };
 
-// The nearest of `n` worlds: the one whose distance (any ordered type) is least, the first of these.
+// The nearest of `n` worlds: the one whose distance (any ordered type) is least, the first of
+// these.
 template <typename Distance>
 size_t Nearest(size_t n, Distance&& distance) {
   size_t best = 0;

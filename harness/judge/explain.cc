@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/judge/explain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "harness/judge/context.h"
+#include "harness/judge/place.h"
+#include "harness/program/text.h"
+#include "oracle/kvm/uabi.h"
+
+namespace fpswap::judge {
+namespace {
+
+using xstate::Component;
+using Bytes = std::span<const uint8_t>;
+
+constexpr size_t kChunk = 16;  // what is looked for: a register's worth
+
+bool AllZero(Bytes bytes) {
+  return std::ranges::all_of(bytes, [](uint8_t b) { return b == 0; });
+}
+
+// Bytes too plain to be recognised elsewhere prove nothing by being found.
+bool IsTelling(Bytes bytes) {
+  std::array<bool, 256> seen{};
+  for (uint8_t b : bytes) seen[b] = true;
+  return std::ranges::count(seen, true) >= 4;
+}
+
+bool HasAt(Bytes image, size_t at, Bytes bytes) {
+  return at <= image.size() && image.size() - at >= bytes.size() &&
+         std::equal(bytes.begin(), bytes.end(), image.begin() + static_cast<ptrdiff_t>(at));
+}
+
+// Offset of `bytes` in `image` at multiples of `step`, other than `but`.
+bool FoundElsewhere(Bytes image, Bytes bytes, size_t step, size_t but) {
+  for (size_t at = 0; at + bytes.size() <= image.size(); at += step) {
+    if (at != but && HasAt(image, at, bytes)) return true;
+  }
+  return false;
+}
+
+// The initial value of the bytes of a standard-format image at `at`.
+bool IsInitialAt(Bytes bytes, size_t at) {
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    uint8_t initial = 0;
+    if (at + i == 0) initial = 0x7f;
+    if (at + i == 1) initial = 0x03;
+    if (at + i == 24) initial = 0x80;
+    if (at + i == 25) initial = 0x1f;
+    if (bytes[i] != initial) return false;
+  }
+  return true;
+}
+
+// `home`: offset of the chunk in a standard-format image, kNoHome if it has none.
+Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& around) {
+  const bool has_home = home != kNoHome;
+  const auto initial = [&](Bytes b) { return has_home ? IsInitialAt(b, home) : AllZero(b); };
+  if (initial(seen) || AllZero(seen)) return Relation::kInitial;
+  for (const Image& image : around.before) {
+    const bool here = has_home ? HasAt(image, home, seen)
+                               : IsTelling(seen) && FoundElsewhere(image, seen, 8, SIZE_MAX);
+    if (here) return Relation::kStale;
+  }
+  if (IsTelling(seen)) {
+    if (FoundElsewhere(around.now, seen, 8, home)) return Relation::kAnothers;
+    for (const Image& image : around.others) {
+      if (FoundElsewhere(image, seen, 8, SIZE_MAX)) return Relation::kAnothers;
+    }
+    if (FoundElsewhere(around.now, seen, 1, home)) return Relation::kShifted;
+  }
+  return initial(possible) ? Relation::kInvented : Relation::kOther;
+}
+
+std::string Hex(Bytes bytes) {
+  std::string out;
+  for (uint8_t b : bytes) out += fmt::format("{}{:02x}", out.empty() ? "" : " ", b);
+  return out;
+}
+
+std::string FaultName(uint64_t value) {
+  if (value == 0) return "no fault";
+  static constexpr const char* kNames[32] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM",
+                                             "#DF", "9",   "#TS", "#NP", "#SS", "#GP", "#PF", "15",
+                                             "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"};
+  const auto vector = static_cast<uint8_t>(value);
+  const char* name = vector < 32 ? kNames[vector] : nullptr;
+  const std::string text = name != nullptr ? name : fmt::format("vector {}", vector);
+  return value >> 8 != 0 ? fmt::format("{}({:#x})", text, value >> 8) : text;
+}
+
+std::string Subject(const Explained& what) {
+  if (what.step == nullptr) return "The program";
+  return fmt::format("Step {} ({})", what.number, program::PrintStep(*what.step));
+}
+
+// Values, not bytes: a fault, an errno, an exit, a missing record.
+void ExplainValues(const Explained& what, const Mismatch& m, Divergence& d) {
+  d.where = m.what;
+  if (!m.values) {
+    d.words = fmt::format("{}: {} {}.", Subject(what), m.what,
+                          m.relation == Relation::kAccepted ? "is there and must not be"
+                                                            : "is missing or has the wrong size");
+    return;
+  }
+  d.bits = m.expected ^ m.actual;
+  const bool fault = d.where == "fault";
+  const auto name = [&](uint64_t v) { return fault ? FaultName(v) : fmt::format("{:#x}", v); };
+  d.words = fmt::format("{}: {} must be {}, and was {}.", Subject(what), m.what, name(m.expected),
+                        name(m.actual));
+}
+
+void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& around,
+                  Divergence& d) {
+  const PlaceName name = NamePlace(what, m);
+  d.where = name.where;
+  d.has_component = name.has_component;
+  d.component = name.component;
+  d.offset = m.offset;
+  d.possible.assign(m.possible.begin(), m.possible.begin() + m.size);
+  d.seen.assign(m.seen.begin(), m.seen.begin() + m.size);
+  const uint32_t begin = m.offset - m.window;
+  for (uint32_t i = begin; i < m.size && i < begin + 8; ++i) {
+    d.bits |= uint64_t{static_cast<uint8_t>(m.possible[i] ^ m.seen[i])} << (8 * (i - begin));
+  }
+  const auto chunk = std::min<size_t>(m.size, kChunk);
+  const Bytes possible = Bytes(m.possible).first(chunk), seen = Bytes(m.seen).first(chunk);
+  if (m.relation == Relation::kOther) {
+    d.relation = name.is_bitmap ? (name.bit_lost ? Relation::kInitial : Relation::kInvented)
+                                : Classify(possible, seen, name.home, around);
+  }
+  d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
+                        d.where, Hex(possible), Hex(seen), RelationName(d.relation), m.differing);
+}
+
+Divergence Base(const program::Step* step, uint16_t number, Law law) {
+  Divergence d;
+  d.law = law;
+  d.step = number;
+  d.op = step != nullptr ? static_cast<uint8_t>(step->op) : 0;
+  return d;
+}
+
+}  // namespace
+
+Image ImageOf(const kvm::Vcpu& vcpu) {
+  kvm::Vcpu copy = vcpu;
+  Image image(vcpu.host->image_size);
+  kvm::ExpectXsave(copy, {}, image);
+  return image;
+}
+
+Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings& around) {
+  Divergence d = Base(what.step, what.number, m.law);
+  d.relation = m.relation;
+  d.rule = m.rule;
+  if (m.place == Place::kNone) {
+    ExplainValues(what, m, d);
+  } else {
+    ExplainBytes(what, m, around, d);
+  }
+  return d;
+}
+
+Divergence ExplainCanary(const trace::Platform& platform, const program::Step* step,
+                         uint16_t number, uint64_t components, Bytes before, Bytes after,
+                         const Surroundings& around) {
+  Mismatch m;
+  m.law = Law::kIsolation;
+  m.rule = "KVM: fpu_swap_kvm_fpstate; law 4: KVM_RUN keeps the registers of its thread";
+  m.place = Place::kImage;
+  const bool same = SameBytes(before, after, m);
+  const Explained what{platform, step, number, nullptr, after};
+  if (!same) {
+    Divergence d = Explain(what, m, around);
+    const size_t suffix = d.where.rfind(" of the image");
+    d.where = d.where.substr(0, suffix) + " of the VMM thread";
+    // The guest's own values are the worst that can be found there.
+    const auto chunk = Bytes(m.seen).first(std::min<size_t>(m.size, kChunk));
+    if (IsTelling(chunk) && FoundElsewhere(around.now, chunk, 8, SIZE_MAX)) {
+      d.relation = Relation::kAnothers;
+    }
+    d.words = fmt::format("KVM_RUN at step {} changed {} from {} to {}.", number, d.where,
+                          Hex(Bytes(m.possible).first(chunk.size())), Hex(chunk));
+    return d;
+  }
+  Divergence d = Base(step, number, Law::kIsolation);
+  d.rule = m.rule;
+  d.where = "registers of the VMM thread";
+  if (components != 0) {
+    const auto bit = static_cast<unsigned>(std::countr_zero(components));
+    d.has_component = bit < xstate::kComponentCount;
+    if (d.has_component) d.component = static_cast<Component>(bit);
+  }
+  d.bits = components;
+  d.words = fmt::format("KVM_RUN at step {} changed components {} of the VMM thread.", number,
+                        program::PrintMask(components));
+  return d;
+}
+
+Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned variant) {
+  Divergence d = Base(&step, number, Law::kCoherence);
+  d.rule = "KVM: kvm_arch_vcpu_ioctl_set_fpu; law 2";
+  d.has_component = true;
+  const char* why = "";
+  if (variant == kFpuLosesX87) {
+    d.component = Component::kX87;
+    d.relation = Relation::kInitial;
+    d.where = "x87 state of kvm_fpu";
+    why = "the fpstate's XSTATE_BV has no x87 bit and the call sets none";
+  } else if (variant == kFpuLosesXmm) {
+    d.component = Component::kSse;
+    d.relation = Relation::kInitial;
+    d.where = "XMM of kvm_fpu";
+    why = "the fpstate's XSTATE_BV has no SSE bit and the call sets none";
+  } else {
+    d.component = Component::kSse;
+    d.relation = Relation::kStale;
+    d.where = "MXCSR of kvm_fpu";
+    why = "the call passes over the field";
+  }
+  d.words = fmt::format(
+      "Step {} ({}): the guest never sees the {} that was set, as a later step shows: {}.", number,
+      program::PrintStep(step), d.where, why);
+  return d;
+}
+
+Divergence ExplainHealth(const program::Step* step, uint16_t number, Relation relation,
+                         std::string where, std::string words) {
+  Divergence d = Base(step, number, Law::kHealth);
+  d.relation = relation;
+  d.where = std::move(where);
+  d.rule = "law 6: nothing hangs and nothing dies";
+  d.words = std::move(words);
+  return d;
+}
+
+}  // namespace fpswap::judge

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// From a mismatch to a divergence: names the place, classifies how the value seen relates to what
+// was possible, and puts it into words. Only for what is reported; may allocate.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "harness/judge/mismatch.h"
+#include "harness/judge/verdict.h"
+#include "harness/judge/world.h"
+#include "harness/trace/platform.h"
+
+namespace fpswap::judge {
+
+// What a value is looked for in, to say whose it is. Images are in the host's standard format.
+using Image = std::vector<uint8_t>;
+struct Surroundings {
+  std::vector<Image> before;  // the vCPU's own states earlier in the program, oldest first
+  Image now;                  // what it should be
+  std::vector<Image> others;  // the other vCPUs'
+};
+
+// All of a vCPU's state as an image.
+Image ImageOf(const kvm::Vcpu& vcpu);
+
+struct Explained {
+  const trace::Platform& platform;
+  const program::Step* step;  // null for none
+  uint16_t number;
+  const cpu::Cpu* cpu;            // of the world the mismatch is against
+  std::span<const uint8_t> seen;  // all bytes compared, where there were any
+};
+
+Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);
+
+// Law 4: `before` and `after` are standard-format images of the VMM thread's registers.
+Divergence ExplainCanary(const trace::Platform& platform, const program::Step* step,
+                         uint16_t number, uint64_t components, std::span<const uint8_t> before,
+                         std::span<const uint8_t> after, const Surroundings& around);
+
+// Law 2, told at the KVM_SET_FPU that is to blame: `variant` is one of kFpuLoses*.
+Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned variant);
+
+// Law 6.
+Divergence ExplainHealth(const program::Step* step, uint16_t number, Relation relation,
+                         std::string where, std::string words);
+
+}  // namespace fpswap::judge

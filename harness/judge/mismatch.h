@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Why one world does not allow what was seen. Made for every world that is dropped, so it allocates
+// nothing; the words for people are made of it later (explain.h), if no world is left.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "harness/judge/verdict.h"
+
+namespace fpswap::judge {
+
+// What the bytes compared are; decides how an offset is named.
+enum class Place : uint8_t {
+  kNone,    // no bytes: a fault, an errno, a missing record
+  kImage,   // a standard-format uABI image
+  kArea,    // an XSAVE area in guest memory, in the format its header says
+  kFxArea,  // FXSAVE's 512 bytes
+  kFpu,     // struct kvm_fpu
+  kStored,  // what an instruction stored, or a register it read
+  kXcrs,    // struct kvm_xcrs
+  kMsr,     // an MSR's value
+  kCpuid,   // EAX EBX ECX EDX of CPUID.(0DH,0)
+  kExit,    // an ExitRecord
+};
+
+struct Mismatch {
+  Law law = Law::kModel;
+  Relation relation = Relation::kOther;  // kOther where bytes differ: to be classified
+  Place place = Place::kNone;
+  const char* what = "";  // place kNone: what differs, "KVM_SET_XSAVE errno"
+  const char* rule = "";
+  uint64_t expected = 0, actual = 0;  // place kNone: the two values, where `values` is set
+  bool values = false;
+  uint32_t offset = 0;     // first differing byte
+  uint32_t window = 0;     // offset of possible[0] and seen[0]
+  uint32_t size = 0;       // bytes in both
+  uint32_t differing = 0;  // bytes that differ in all: how far this world is
+  std::array<uint8_t, 64> possible, seen;
+};
+
+// Compares; on difference fills the byte fields of `m` and returns false. The sizes must be equal.
+inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t> seen,
+                      Mismatch& m) {
+  if (std::memcmp(possible.data(), seen.data(), possible.size()) == 0) return true;
+  const auto size = static_cast<uint32_t>(possible.size());
+  m.differing = 0;
+  bool first = true;
+  for (uint32_t i = 0; i < size; ++i) {
+    if (possible[i] == seen[i]) continue;
+    if (first) m.offset = i;
+    first = false;
+    ++m.differing;
+  }
+  m.window = m.offset & ~15u;  // registers begin at multiples of 16
+  m.size = std::min<uint32_t>(size - m.window, sizeof(m.seen));
+  std::memcpy(m.possible.data(), possible.data() + m.window, m.size);
+  std::memcpy(m.seen.data(), seen.data() + m.window, m.size);
+  return false;
+}
+
+}  // namespace fpswap::judge

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// VMM and host steps on one world, as a table from operation to function. The rules are
+// oracle/kvm's; here they meet the records (plan/vmm.h).
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "harness/judge/context.h"
+#include "harness/plan/vmm.h"
+#include "oracle/kvm/uabi.h"
+#include "oracle/xstate/image.h"
+
+namespace fpswap::judge {
+namespace {
+
+using kvm::Status;
+using program::Op;
+using xstate::Bit;
+using xstate::Component;
+
+// What a VMM step is done with, besides its Context.
+struct Vmm {
+  Context& c;
+  Mismatch& m;
+  std::array<cpu::Features, program::kMaxVcpus>& changed;
+  unsigned fpu_variant;
+
+  // What the call gave behind its IoctlRecord.
+  std::span<const uint8_t> Data() const {
+    return c.seen->ioctl.subspan(sizeof(trace::IoctlRecord));
+  }
+  trace::IoctlRecord Returned() const {
+    trace::IoctlRecord record{};
+    trace::ReadHead(c.seen->ioctl, record);
+    return record;
+  }
+};
+
+bool Fail(Vmm& v, Law law, Relation relation, const char* what, const char* rule, uint64_t expected,
+          uint64_t actual) {
+  v.m.law = law;
+  v.m.relation = relation;
+  v.m.place = Place::kNone;
+  v.m.what = what;
+  v.m.rule = rule;
+  v.m.values = true;
+  v.m.expected = expected;
+  v.m.actual = actual;
+  return false;
+}
+
+// Whether the call returned what it must. A refusal that did not come breaks law 5.
+bool Returned(Vmm& v, const Status& status, const char* what, const char* rule) {
+  v.c.model_errno = status.error;
+  if (v.c.seen == nullptr) return true;
+  if (!v.c.seen->has_ioctl) {
+    return Fail(v, Law::kHealth, Relation::kDied, "record of the call", rule, 0, 0);
+  }
+  const trace::IoctlRecord seen = v.Returned();
+  if (seen.result == status.result && seen.error == status.error) return true;
+  const bool was_ok = seen.result >= 0 && seen.error == 0;
+  // In the words of errno; a short count of MSRs counts as its own.
+  const auto value = [](int result, int error) {
+    return static_cast<uint64_t>(error != 0 ? error : result);
+  };
+  const Relation relation = status.ok() ? (was_ok ? Relation::kWrongError : Relation::kRefused)
+                                        : (was_ok ? Relation::kAccepted : Relation::kWrongError);
+  const Law law = relation == Relation::kAccepted ? Law::kRefusal : Law::kModel;
+  return Fail(v, law, relation, what, rule, value(status.result, status.error),
+              value(seen.result, seen.error));
+}
+
+// The same for calls that return a count of MSRs, where 0 is the refusal.
+bool ReturnedCount(Vmm& v, const Status& status, const char* what, const char* rule) {
+  if (!Returned(v, status, what, rule)) {
+    if (v.c.seen->has_ioctl && v.m.values && v.Returned().error == 0) {
+      const bool accepted = status.result < v.Returned().result;
+      v.m.relation = accepted ? Relation::kAccepted : Relation::kRefused;
+      v.m.law = accepted ? Law::kRefusal : Law::kModel;
+    }
+    return false;
+  }
+  return true;
+}
+
+bool Same(Vmm& v, std::span<const uint8_t> possible, Place place, const char* rule) {
+  const auto seen = v.Data();
+  v.m.law = Law::kCoherence;
+  v.m.rule = rule;
+  if (seen.size() != possible.size()) {
+    return Fail(v, Law::kHealth, Relation::kDied, "size of what the call gave", rule,
+                possible.size(), seen.size());
+  }
+  v.m.place = place;
+  return SameBytes(possible, seen, v.m);
+}
+
+unsigned ImageOf(const Vmm& v) {
+  return static_cast<unsigned>(v.c.step.arg[0]) % program::kImageCount;
+}
+
+// --- images
+// ----------------------------------------------------------------------------------------
+
+constexpr char kGetXsaveRule[] =
+    "KVM: kvm_vcpu_ioctl_x86_get_xsave, __copy_xstate_to_uabi_buf; law 2";
+constexpr char kSetXsaveRule[] = "KVM: kvm_vcpu_ioctl_x86_set_xsave, copy_uabi_to_xstate";
+
+bool GetImage(Vmm& v, uint32_t size) {
+  auto& image = v.c.world.image[ImageOf(v)];
+  const bool seen = v.c.seen != nullptr;
+  std::array<uint8_t, kvm::kMaxImage> possible;
+  const auto out = std::span(possible).first(size);
+  kvm::ExpectXsave(v.c.vcpu, seen ? v.Data() : std::span<const uint8_t>{}, out);
+  // The kernel puts no image of less than its own size into the buffer.
+  if (seen && !Same(v, out, Place::kImage, kGetXsaveRule)) return false;
+  std::memcpy(image.Write(0, size).data(), out.data(), size);
+  v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
+  return true;
+}
+
+bool GetXsave(Vmm& v) {
+  const Status status = v.c.vcpu.GetXsaveStatus();
+  if (!Returned(v, status, "KVM_GET_XSAVE errno", kGetXsaveRule)) return false;
+  return !status.ok() || GetImage(v, kvm::kGetXsaveSize);
+}
+
+bool GetXsave2(Vmm& v) {
+  if (!Returned(v, {}, "KVM_GET_XSAVE2 errno", kGetXsaveRule)) return false;
+  return GetImage(v, v.c.vcpu.host->image_size);
+}
+
+bool SetXsave(Vmm& v) {
+  const auto image = v.c.world.image[ImageOf(v)].Bytes().first(v.c.vcpu.host->image_size);
+  return Returned(v, v.c.vcpu.SetXsave(image), "KVM_SET_XSAVE errno", kSetXsaveRule);
+}
+
+bool ImageInit(Vmm& v) {
+  MakeInitialImage(v.c.world.image[ImageOf(v)]);
+  v.c.world.source[ImageOf(v)] = {};
+  return Returned(v, {}, "result of editing an image", "plan/vmm.h");
+}
+
+bool ImageEdit(Vmm& v) {
+  const program::Step& step = v.c.step;
+  const size_t room = v.c.vcpu.host->image_size;
+  const size_t at = std::min<size_t>(step.arg[1], room);
+  const size_t length = std::min<size_t>(step.op == Op::kImageWrite ? 8 : step.arg[2], room - at);
+  const auto out = v.c.world.image[ImageOf(v)].Write(at, length).first(length);
+  if (step.op == Op::kImageWrite) {
+    std::memcpy(out.data(), &step.arg[2], length);
+  } else {
+    program::FillPattern(static_cast<uint16_t>(step.arg[3]), out);
+  }
+  v.c.world.source[ImageOf(v)] = {};
+  return Returned(v, {}, "result of editing an image", "plan/vmm.h");
+}
+
+// --- struct kvm_fpu
+// --------------------------------------------------------------------------------
+
+constexpr char kGetFpuRule[] = "KVM: kvm_arch_vcpu_ioctl_get_fpu; law 2";
+constexpr char kSetFpuRule[] = "KVM: kvm_arch_vcpu_ioctl_set_fpu; law 2";
+
+bool GetFpu(Vmm& v) { return Returned(v, {}, "KVM_GET_FPU errno", kGetFpuRule); }
+
+bool SetFpu(Vmm& v) {
+  std::array<uint8_t, plan::kFpuSize> fpu;
+  plan::FillFpu(v.c.step, fpu);
+  if ((v.fpu_variant & kFpuLosesX87) == 0) v.c.vcpu.SetFpuX87(fpu);
+  if ((v.fpu_variant & kFpuLosesXmm) == 0) v.c.vcpu.SetFpuXmm(fpu);
+  const auto mxcsr = static_cast<uint32_t>(v.c.step.arg[2]);
+  // A value that no LDMXCSR would take can't be promised.
+  if ((v.fpu_variant & kFpuLosesMxcsr) == 0 && v.c.cpu.MxcsrValid(mxcsr)) {
+    v.c.cpu.SetMxcsr(mxcsr);
+  }
+  return Returned(v, {}, "KVM_SET_FPU errno", kSetFpuRule);
+}
+
+// --- XCRs, MSRs, CPUID, the rest
+// -------------------------------------------------------------------
+
+constexpr char kXcrsRule[] = "KVM: kvm_vcpu_ioctl_x86_set_xcrs, __kvm_set_xcr";
+constexpr char kMsrRule[] = "KVM: kvm_set_msr_common, kvm_get_msr_common";
+constexpr char kCpuidRule[] = "KVM: kvm_set_cpuid, kvm_cpuid_check_equal";
+constexpr char kRunRule[] = "KVM: kvm_arch_vcpu_ioctl_run, immediate_exit";
+constexpr char kMigrateRule[] = "law 3: a live migration keeps the guest's state";
+constexpr char kInitRule[] = "KVM: kvm_vcpu_reset(vcpu, true)";
+
+bool GetXcrs(Vmm& v) {
+  if (!Returned(v, {}, "KVM_GET_XCRS errno", kXcrsRule)) return false;
+  if (v.c.seen == nullptr) return true;
+  std::array<uint8_t, kvm::kXcrsSize> possible;
+  kvm::ExpectXcrs(v.c.vcpu, possible);
+  return Same(v, possible, Place::kXcrs, "KVM: kvm_vcpu_ioctl_x86_get_xcrs; law 2");
+}
+
+bool SetXcrs(Vmm& v) {
+  const auto& arg = v.c.step.arg;
+  const Status status =
+      v.c.vcpu.SetXcrs(static_cast<uint32_t>(arg[0]), static_cast<uint32_t>(arg[1]), arg[2],
+                       static_cast<uint32_t>(arg[3]));
+  return Returned(v, status, "KVM_SET_XCRS errno", kXcrsRule);
+}
+
+uint32_t MsrOf(const Vmm& v) {
+  return program::MsrIndex(static_cast<program::Msr>(v.c.step.arg[0]));
+}
+
+bool GetMsr(Vmm& v) {
+  uint64_t value = 0;
+  const Status status = v.c.vcpu.GetMsr(MsrOf(v), &value);
+  if (!ReturnedCount(v, status, "KVM_GET_MSRS count", kMsrRule)) return false;
+  if (v.c.seen == nullptr || status.result == 0) return true;
+  std::array<uint8_t, 8> possible;
+  std::memcpy(possible.data(), &value, 8);
+  return Same(v, possible, Place::kMsr, kMsrRule);
+}
+
+bool SetMsr(Vmm& v) {
+  return ReturnedCount(v, v.c.vcpu.SetMsr(MsrOf(v), v.c.step.arg[1]), "KVM_SET_MSRS count",
+                       kMsrRule);
+}
+
+bool GetMpState(Vmm& v) {
+  if (!Returned(v, {}, "KVM_GET_MP_STATE errno", "KVM: kvm_arch_vcpu_ioctl_get_mpstate")) {
+    return false;
+  }
+  if (v.c.seen == nullptr) return true;
+  const std::array<uint8_t, 4> runnable{};  // KVM_MP_STATE_RUNNABLE
+  return Same(v, runnable, Place::kStored, "KVM: kvm_arch_vcpu_ioctl_get_mpstate");
+}
+
+// A guest's CPUID can change until it has run; whether this vCPU has run for an earlier program is
+// not known, so before its first run both answers are right.
+bool SetCpuid(Vmm& v) {
+  kvm::Vcpu& vcpu = v.c.vcpu;
+  const cpu::Features& all = v.c.platform.guest;
+  const uint64_t now = vcpu.cpu.features->xsave.xcr0;
+  uint64_t want = all.xsave.xcr0 & (v.c.step.arg[0] | xstate::kX87Sse);
+  const bool fixed = v.c.platform.guest_fixed;
+  Status status = vcpu.SetCpuid(want != now);
+  if (v.c.seen != nullptr && v.c.seen->has_ioctl && (fixed || !vcpu.has_run)) {
+    // Where KVM shows the guest another CPUID than it was told, what is "unchanged" is its own
+    // affair.
+    if (v.Returned().error == EINVAL)
+      status = Status::Error(EINVAL);
+    else if (v.Returned().result == 0)
+      status = {};
+  }
+  if (v.c.seen == nullptr && !vcpu.has_run) status = {};
+  if (!Returned(v, status, "KVM_SET_CPUID2 errno", kCpuidRule)) return false;
+  if (fixed || !status.ok()) want = now;
+  if (v.c.seen != nullptr) {
+    std::array<uint8_t, 8> possible;
+    std::memcpy(possible.data(), &want, 8);
+    if (!Same(v, possible, Place::kStored, kCpuidRule)) return false;
+  }
+  if (want != now) {
+    v.changed[v.c.step.vcpu] = LimitFeatures(all, want);
+    vcpu.cpu.features = &v.changed[v.c.step.vcpu];
+    // An XCR0 that the new CPUID lacks stays in force: what the guest may do with it nobody says.
+    vcpu.cpu.unknown |= vcpu.cpu.xcr0 & ~want;
+  }
+  return true;
+}
+
+bool RunImmediate(Vmm& v) {
+  return Returned(v, v.c.vcpu.RunImmediate(), "KVM_RUN errno with immediate_exit", kRunRule);
+}
+
+bool Migrate(Vmm& v) {
+  for (unsigned i = 0; i < v.c.world.vcpus; ++i) v.c.world.vcpu[i].Migrate();
+  if (Returned(v, {}, "calls of a migration that failed", kMigrateRule)) return true;
+  v.m.law = Law::kRoundTrip;
+  return false;
+}
+
+bool Init(Vmm& v) {
+  v.c.vcpu.Init();
+  return Returned(v, {}, "result of INIT", kInitRule);
+}
+
+// Host steps change nothing that the guest or the ioctls may show.
+bool HostStep(Vmm& v) {
+  if (v.c.seen == nullptr || v.c.seen->has_host) return true;
+  return Fail(v, Law::kHealth, Relation::kDied, "record of the host step", "trace/record.h", 1, 0);
+}
+
+struct FunctionRow {
+  Op op;
+  bool (*function)(Vmm&);
+};
+
+constexpr FunctionRow kFunctions[] = {
+    {Op::kGetXsave, GetXsave},
+    {Op::kGetXsave2, GetXsave2},
+    {Op::kSetXsave, SetXsave},
+    {Op::kImageInit, ImageInit},
+    {Op::kImageWrite, ImageEdit},
+    {Op::kImageFill, ImageEdit},
+    {Op::kGetFpu, GetFpu},
+    {Op::kSetFpu, SetFpu},
+    {Op::kGetXcrs, GetXcrs},
+    {Op::kSetXcrs, SetXcrs},
+    {Op::kGetMsr, GetMsr},
+    {Op::kSetMsr, SetMsr},
+    {Op::kGetMpState, GetMpState},
+    {Op::kSetCpuid, SetCpuid},
+    {Op::kRunImmediate, RunImmediate},
+    {Op::kMigrate, Migrate},
+    {Op::kInit, Init},
+    {Op::kHostCpu, HostStep},
+    {Op::kHostDirty, HostStep},
+    {Op::kHostPkru, HostStep},
+    {Op::kHostSignal, HostStep},
+};
+
+constexpr auto kByOp = [] {
+  std::array<bool (*)(Vmm&), 256> table{};
+  for (const FunctionRow& row : kFunctions) table[static_cast<uint8_t>(row.op)] = row.function;
+  return table;
+}();
+
+}  // namespace
+
+bool DoVmmStep(Context& c, std::array<cpu::Features, program::kMaxVcpus>& changed,
+               unsigned fpu_variant, Mismatch& m) {
+  Vmm v{c, m, changed, fpu_variant};
+  const auto function = kByOp[static_cast<uint8_t>(c.step.op)];
+  return function == nullptr || function(v);
+}
+
+bool FpuVariantDiffers(const Context& c, unsigned variant) {
+  // copy_from_buffer sets no bit of XSTATE_BV: what is in use is kept, what is initial may be lost.
+  if ((variant & kFpuLosesX87) != 0 && !c.cpu.IsInitial(Component::kX87)) return false;
+  if ((variant & kFpuLosesXmm) != 0 && !c.cpu.IsInitial(Component::kSse)) return false;
+  const auto mxcsr = static_cast<uint32_t>(c.step.arg[2]);
+  const bool takes = c.cpu.MxcsrValid(mxcsr) && mxcsr != c.cpu.regs.mxcsr;
+  return (variant & kFpuLosesMxcsr) == 0 || takes;
+}
+
+bool CompareFpu(Context& c, FpuPart part, Mismatch& m) {
+  if (c.seen == nullptr) return true;
+  const auto seen = c.seen->ioctl.subspan(sizeof(trace::IoctlRecord));
+  m = Mismatch{};
+  m.law = Law::kCoherence;
+  m.rule = kGetFpuRule;
+  if (seen.size() != kvm::kFpuSize) {
+    m.law = Law::kHealth;
+    m.relation = Relation::kDied;
+    m.what = "size of what the call gave";
+    m.values = true;
+    m.expected = kvm::kFpuSize;
+    m.actual = seen.size();
+    return part != FpuPart::kX87;  // once is enough
+  }
+  std::array<uint8_t, kvm::kFpuSize> possible, shown;
+  kvm::ExpectFpu(c.vcpu, seen, possible);
+  // Only this part; offsets stay those of the struct.
+  shown = possible;
+  const auto take = [&](size_t at, size_t size) {
+    std::memcpy(shown.data() + at, seen.data() + at, size);
+  };
+  switch (part) {
+    case FpuPart::kX87:
+      take(0, 152);
+      break;
+    case FpuPart::kXmm:
+      take(152, 256);
+      break;
+    case FpuPart::kMxcsr:
+      take(408, 8);
+      break;
+  }
+  m.place = Place::kFpu;
+  return SameBytes(possible, shown, m);
+}
+
+}  // namespace fpswap::judge

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The walk of a plan through the worlds, step by step, with records to compare or without.
+//
+// Thread safety: none. Keeps its buffers from program to program; allocates only to report.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "harness/judge/context.h"
+#include "harness/judge/explain.h"
+#include "harness/judge/judge.h"
+#include "oracle/worlds/worlds.h"
+
+namespace fpswap::judge {
+
+class Walk {
+ public:
+  explicit Walk(const trace::Platform& platform);
+
+  // Walks all of `plan` as far as it can be judged. `records` null: a simulation. Fills the model's
+  // part of `verdict` (null in a simulation).
+  void Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach, Verdict* verdict);
+
+  // The states vCPU `vcpu` went through before step `until`, from a walk of the same records; for
+  // saying where a value comes from. The last one is as it was when the walk stopped.
+  std::vector<Image> States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
+                            unsigned vcpu);
+  // The first world's state as the last walk left it.
+  const World& world() const { return worlds_[0]; }
+
+ private:
+  enum class Next : uint8_t { kGoOn, kStop };
+  struct Blame {
+    uint16_t step = 0;
+    unsigned variant = 0;
+  };
+
+  void Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict);
+  Next DoStep(const plan::Action& action, uint16_t number);
+  Next Guest(const plan::Action& action, uint16_t number);
+  Next Vmm(uint16_t number);
+  Next GetFpu(uint16_t number);
+  Context MakeContext(World& world, uint16_t number);
+
+  void BranchSetFpu(uint16_t number);
+  void BranchTiles(const program::Step& step, size_t worlds, const std::array<uint64_t, 16>& xfd);
+  Next Settle(uint16_t number, bool any, bool harmless);
+  void ReportBlame();
+  void Report(uint16_t number, size_t world, Mismatch& m);
+  void NoteLaws(uint16_t number, bool guest);
+  void NoteEffects(uint16_t number);
+  void PrepareReach(uint16_t number);
+  void EmitReach(uint16_t number);
+  bool DiedBefore(uint16_t number) const;
+
+  const trace::Platform& platform_;
+  kvm::Host host_;
+  cpu::Features limited_;
+  uint64_t limited_mask_ = 0;
+  std::array<cpu::Features, program::kMaxVcpus> changed_;
+  worlds::Worlds<World> worlds_;
+  std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
+  std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
+  std::vector<Blame> blames_;  // blame n is blames_[n - 1]
+  std::array<uint8_t, 512> scratch_;
+  uint32_t area_bytes_ = 0;
+
+  // Of the walk under way.
+  const plan::Plan* plan_ = nullptr;
+  const SortedRecords* records_ = nullptr;
+  ReachSink* reach_ = nullptr;
+  Verdict* verdict_ = nullptr;
+  uint8_t last_exit_ = 0;
+  // Of the step under way, for reach.
+  uint8_t outcome_ = 0;
+  uint32_t reach_xcr0_ = 0;
+  uint64_t reach_components_ = 0;
+  std::array<uint8_t, xstate::kComponentCount> reach_states_{};
+  // What a difference in this vCPU's state would break: law 3 or 5 after a round trip or a refusal
+  // that nothing has looked at yet; kModel is none.
+  std::array<Law, program::kMaxVcpus> suspect_{};
+  std::optional<unsigned> until_;
+  std::vector<Image>* states_ = nullptr;
+  unsigned states_of_ = 0;
+};
+
+inline constexpr size_t kMaxDivergences = 16;
+
+}  // namespace fpswap::judge

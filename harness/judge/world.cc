@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/judge/world.h"
+
+#include <algorithm>
+
+#include "oracle/xstate/image.h"
+
+namespace fpswap::judge {
+namespace {
+
+using xstate::Bit;
+using xstate::Component;
+
+// What a default-made World refers to until it is reset.
+const cpu::Features kNoFeatures{};
+const kvm::Host kNoHost{};
+
+// Flags of cpu::Features that need components.
+struct FlagRow {
+  bool cpu::Features::* flag;
+  uint64_t needs;
+};
+constexpr uint64_t kAvx = xstate::kX87Sse | Bit(Component::kAvx);
+constexpr FlagRow kFlags[] = {
+    {&cpu::Features::avx, kAvx},
+    {&cpu::Features::avx2, kAvx},
+    {&cpu::Features::fma, kAvx},
+    {&cpu::Features::avx512f, kAvx | xstate::kAvx512},
+    {&cpu::Features::avx512bw, kAvx | xstate::kAvx512},
+    {&cpu::Features::avx512dq, kAvx | xstate::kAvx512},
+    {&cpu::Features::avx512vl, kAvx | xstate::kAvx512},
+    {&cpu::Features::mpx, xstate::kMpx},
+    {&cpu::Features::pku, Bit(Component::kPkru)},
+    {&cpu::Features::amx_tile, xstate::kAmx},
+    {&cpu::Features::amx_int8, xstate::kAmx},
+    {&cpu::Features::amx_bf16, xstate::kAmx},
+};
+
+void ResetCpu(const plan::Plan& plan, const cpu::Features& features, cpu::Cpu& cpu) {
+  cpu.features = &features;
+  // Not value-initialised: that would clear tile memory which nothing reads.
+  static const cpu::Registers kInitial = [] {
+    cpu::Registers regs;
+    return regs;
+  }();
+  cpu.regs = kInitial;
+  cpu.xcr0 = plan.xcr0;
+  cpu.xss = cpu.xfd = cpu.xfd_err = 0;
+  cpu.cr0_ts = false;
+  cpu.cr4_osxsave = cpu.cr4_osfxsr = cpu.cr4_osxmmexcpt = true;
+  cpu.cr4_pke = plan.effective.pke && features.pku;
+  cpu.cpl = 3;
+  cpu.xrstor_info = {};
+  cpu.unknown = 0;
+}
+
+}  // namespace
+
+World::World()
+    : vcpu{kvm::Vcpu(kNoFeatures, kNoHost), kvm::Vcpu(kNoFeatures, kNoHost),
+           kvm::Vcpu(kNoFeatures, kNoHost), kvm::Vcpu(kNoFeatures, kNoHost)} {}
+
+World& World::operator=(const World& other) {
+  vcpus = other.vcpus;
+  for (unsigned i = 0; i < vcpus; ++i) vcpu[i] = other.vcpu[i];
+  slot = other.slot;
+  image = other.image;
+  source = other.source;
+  return *this;
+}
+
+void World::Reset(const plan::Plan& plan, const cpu::Features& features, const kvm::Host& host) {
+  vcpus = std::clamp<unsigned>(plan.effective.vcpus, 1, program::kMaxVcpus);
+  for (unsigned i = 0; i < vcpus; ++i) {
+    ResetCpu(plan, features, vcpu[i].cpu);
+    vcpu[i].host = &host;
+    vcpu[i].has_run = false;
+    vcpu[i].raw.components = 0;
+    vcpu[i].raw.mask = false;
+  }
+  for (auto& memory : slot) memory.Clear();
+  for (auto& memory : image) MakeInitialImage(memory);
+  source = {};
+}
+
+void MakeInitialImage(Memory<xstate::kMaxAreaSize>& image) {
+  image.Clear();
+  xstate::WriteAt(image.Write(0, 2), 0, uint16_t{0x37f});
+  xstate::WriteAt(image.Write(24, 4), 0, uint32_t{0x1f80});
+}
+
+cpu::Features LimitFeatures(const cpu::Features& all, uint64_t mask) {
+  cpu::Features out = all;
+  out.xsave.xcr0 &= mask | xstate::kX87Sse;
+  for (const FlagRow& row : kFlags) {
+    if ((out.xsave.xcr0 & row.needs) != row.needs) out.*row.flag = false;
+  }
+  for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
+    auto& sub = out.xsave.sub[i];
+    if (((out.xsave.xcr0 >> i) & 1) == 0 && !sub.supervisor) sub = {};
+  }
+  out.xsave.max_size = xstate::StandardSize(out.xsave, out.xsave.xcr0);
+  return out;
+}
+
+}  // namespace fpswap::judge

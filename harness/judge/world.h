@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A complete state of the system under test: the vCPUs, the guest's slots and the VMM's image
+// buffers. What the oracle's worlds (oracle/worlds) are made of here.
+//
+// Thread safety: none; a value. Copies and resets cost what is in use, not what there is room for.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "harness/plan/plan.h"
+#include "oracle/kvm/vcpu.h"
+
+namespace fpswap::judge {
+
+// N bytes of memory that start as zeros; keeps count of how many at the front may be something
+// else.
+template <size_t N>
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory& other) { *this = other; }
+  Memory& operator=(const Memory& other) {
+    if (this == &other) return *this;
+    std::memcpy(bytes_.data(), other.bytes_.data(), other.used_);
+    if (used_ > other.used_) std::memset(&bytes_[other.used_], 0, used_ - other.used_);
+    used_ = other.used_;
+    return *this;
+  }
+
+  void Clear() {
+    std::memset(bytes_.data(), 0, used_);
+    used_ = 0;
+  }
+  std::span<const uint8_t> Bytes() const { return bytes_; }
+  // The whole memory from `at` on, of which `size` bytes are about to be written.
+  std::span<uint8_t> Write(size_t at, size_t size) {
+    used_ = std::max(used_, std::min(at + size, N));
+    return std::span(bytes_).subspan(std::min(at, N));
+  }
+
+ private:
+  size_t used_ = 0;
+  std::array<uint8_t, N> bytes_{};
+};
+
+// Where an image buffer's bytes come from: an unedited GET of a vCPU, for law 3.
+struct ImageSource {
+  bool from_get = false;
+  uint8_t vcpu = 0;
+};
+
+struct World {
+  World();
+  World(const World&) = default;
+  World& operator=(const World& other);
+
+  // The state every program starts from (plan.h), for vCPUs with `features`.
+  void Reset(const plan::Plan& plan, const cpu::Features& features, const kvm::Host& host);
+
+  unsigned vcpus = 1;
+  std::array<kvm::Vcpu, program::kMaxVcpus> vcpu;
+  std::array<Memory<plan::kSlotSize>, program::kSlotCount> slot;
+  std::array<Memory<xstate::kMaxAreaSize>, program::kImageCount> image;
+  std::array<ImageSource, program::kImageCount> source;
+};
+
+// `all` for a guest that is to have the user components `mask` only: CPUID bits that hang on a
+// component go with it (kvm-runner/cpuid.cc takes the same away).
+cpu::Features LimitFeatures(const cpu::Features& all, uint64_t mask);
+
+// An image buffer as programs find it: FCW 37FH, MXCSR 1F80H, all else 0.
+void MakeInitialImage(Memory<xstate::kMaxAreaSize>& image);
+
+}  // namespace fpswap::judge
