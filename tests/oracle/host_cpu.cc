@@ -82,7 +82,7 @@ Features ReadFeatures() {
 HostCpu Read() {
   HostCpu host;
   host.features = ReadFeatures();
-  host.xcr0 = Xcr0();
+  host.xcr0 = host.full_xcr0 = Xcr0();
   host.os_pke = BitOf(Cpuid(7).ecx, 4);
   constexpr int kReqXcompPerm = 0x1023, kTiledata = 18;
   if ((host.xcr0 & xstate::kAmx) != 0 && syscall(SYS_arch_prctl, kReqXcompPerm, kTiledata) != 0) {

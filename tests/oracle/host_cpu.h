@@ -9,7 +9,8 @@ namespace fpswap::cpu::testing {
 
 struct HostCpu {
   Features features;
-  uint64_t xcr0 = 0;  // components that this process may use: XCR0, tiles only if permitted
+  uint64_t xcr0 = 0;       // components that this process may use: tiles only if permitted
+  uint64_t full_xcr0 = 0;  // XCR0
   bool os_pke = false;
 };
 

@@ -169,14 +169,15 @@ TEST(XgetbvWitness, ReadsXcr0XinuseOrFaults) {
                    },
                .model = [](Cpu& cpu, Operands& operands, const Operands& seen) -> Result {
                  // Tiles are in XCR0 even where this process may not use them.
-                 cpu.xcr0 = seen.rcx == 0 ? seen.mask() : cpu.xcr0;
+                 cpu.xcr0 = Host().full_xcr0;
                  SeenXinuse choices(seen.mask());
                  uint64_t value = 0;
                  const auto ecx = static_cast<uint32_t>(operands.rcx);
-                 if (Result f = cpu.Xgetbv(ecx, &value, choices)) return f;
+                 const Result fault = cpu.Xgetbv(ecx, &value, choices);
+                 cpu.xcr0 = Host().xcr0;
+                 if (fault) return fault;
                  operands.rax = value & 0xffffffff;
                  operands.rdx = value >> 32;
-                 cpu.xcr0 = Host().xcr0;
                  return std::nullopt;
                }});
 }
