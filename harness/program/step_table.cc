@@ -4,6 +4,7 @@
 // text form, byte form, validation, documentation and the generator's single steps follow.
 //
 // Thread safety: immutable after static initialisation, which is constant.
+#include <algorithm>
 #include <array>
 
 #include "harness/program/step.h"
@@ -284,6 +285,15 @@ constexpr std::array<uint8_t, 256> IndexByOp() {
 }
 constexpr std::array<uint8_t, 256> kIndex = IndexByOp();
 
+// Row numbers by name, for binary search.
+constexpr std::array<uint8_t, std::size(kSteps)> RowsByName() {
+  std::array<uint8_t, std::size(kSteps)> rows{};
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<uint8_t>(i);
+  std::ranges::sort(rows, {}, [](uint8_t n) { return kSteps[n].name; });
+  return rows;
+}
+constexpr auto kByName = RowsByName();
+
 constexpr bool Ascending() {
   for (size_t i = 1; i < std::size(kSteps); ++i) {
     if (kSteps[i].op <= kSteps[i - 1].op) return false;
@@ -302,10 +312,10 @@ const StepRow* FindStep(Op op) {
 }
 
 const StepRow* FindStep(std::string_view name) {
-  for (const StepRow& row : kSteps) {
-    if (row.name == name) return &row;
-  }
-  return nullptr;
+  const auto found =
+      std::ranges::lower_bound(kByName, name, {}, [](uint8_t n) { return kSteps[n].name; });
+  if (found == kByName.end() || kSteps[*found].name != name) return nullptr;
+  return &kSteps[*found];
 }
 
 const StepRow& RowOf(const Step& step) { return *FindStep(step.op); }

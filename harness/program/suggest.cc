@@ -4,17 +4,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
-#include <vector>
 
 namespace fpswap::program {
 namespace {
 
 constexpr size_t kMaxWord = 40;
 
-// Edits (insert, delete, replace, swap of neighbours) from `a` to `b`.
+// Edits (insert, delete, replace, swap of neighbours) from `a` to `b`, both at most kMaxWord long.
 size_t Distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
+  std::array<size_t, kMaxWord + 1> before{}, last{}, row{};
   for (size_t j = 0; j <= b.size(); ++j) last[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
     row[0] = i;
@@ -39,6 +39,7 @@ std::string Suggest(std::string_view word, std::span<const std::string_view> nam
   size_t best = std::numeric_limits<size_t>::max();
   std::string_view found;
   for (std::string_view name : names) {
+    if (name.size() > kMaxWord) continue;
     const size_t distance = std::min(Distance(word, name), Distance(word, LastPart(name)));
     if (distance < best) best = distance, found = name;
   }
