@@ -146,6 +146,7 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
   if (auto read = ReadGuest(host, platform); !read) return std::unexpected(read.error());
   host.guest_components = platform.guest.xsave.xcr0;
   host.guest_fixed = platform.guest_fixed;
+  host.mxcsr_mask = platform.host.mxcsr_mask;
   host.guest_pku = platform.guest.pku;
   return host;
 }

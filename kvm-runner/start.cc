@@ -55,6 +55,9 @@ std::expected<void, std::string> SetImage(const Host& host, Vcpu& vcpu, uint64_t
   alignas(64) static std::array<uint8_t, xstate::kMaxAreaSize + 4096> image;
   const std::span<uint8_t> bytes = std::span(image).first(std::max(host.xsave_size, 4096u));
   InitialImage(bytes);
+  // Not state, but the kernel keeps what it is given, and later shows it: as the CPU would store
+  // it.
+  std::memcpy(&bytes[28], &host.mxcsr_mask, sizeof(host.mxcsr_mask));
   std::memcpy(&bytes[xstate::kHeaderOffset], &xstate_bv, sizeof(xstate_bv));
   if (kvm_set_xsave(vcpu.fd.get(), bytes.data()) != 0) {
     return std::unexpected(Failure("KVM_SET_XSAVE of the initial image"));
@@ -62,13 +65,17 @@ std::expected<void, std::string> SetImage(const Host& host, Vcpu& vcpu, uint64_t
   return {};
 }
 
-std::expected<void, std::string> ResetFpu(const Host& host, Vcpu& vcpu) {
-  // Two calls where the first must carry something. An image without SSE, AVX and PKRU leaves
-  // MXCSR in the kernel's buffer and PKRU as they were (copy_uabi_to_xstate): the first call sets
-  // them, and the second makes every component initial, XSTATE_BV and all, as in a fresh vCPU.
-  if ((vcpu.stale & (kStaleMxcsr | kStalePkru)) != 0) {
+// Two calls where the first must carry something; the second makes every component initial,
+// XSTATE_BV and all, as in a fresh vCPU. For an image without a component
+//   MXCSR in the kernel's buffer stays, and a GET of a state with AVX but no SSE would show it,
+//   PKRU stays (both copy_uabi_to_xstate), and
+//   x87 and XMM bytes stay, which KVM_GET_FPU shows without asking XSTATE_BV
+//   (kvm_arch_vcpu_ioctl_get_fpu).
+std::expected<void, std::string> ResetFpu(const Host& host, const wire::PlanView& plan,
+                                          Vcpu& vcpu) {
+  if ((vcpu.stale & (kStaleMxcsr | kStalePkru)) != 0 || HasStep(plan, Op::kGetFpu)) {
     const uint64_t pkru = host.guest_pku && (vcpu.features & 0x200) != 0 ? 0x200 : 0;
-    if (auto set = SetImage(host, vcpu, 2 | pkru); !set) return set;
+    if (auto set = SetImage(host, vcpu, 3 | pkru); !set) return set;
   }
   return SetImage(host, vcpu, 0);
 }
@@ -118,7 +125,7 @@ std::expected<void, std::string> BringToStart(const Host& host, const wire::Plan
   if (auto done = ResetSregs(host, plan, vcpu); !done) return done;
   if (auto done = ResetXcr0(host, plan, vcpu); !done) return done;
   if ((vcpu.stale & kStaleFpu) != 0) {
-    if (auto done = ResetFpu(host, vcpu); !done) return done;
+    if (auto done = ResetFpu(host, plan, vcpu); !done) return done;
   }
   if ((vcpu.stale & kStaleEvents) != 0) {
     kvm_vcpu_events events{};

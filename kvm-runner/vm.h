@@ -32,6 +32,7 @@ struct Host {
   bool guest_pku = false;
   uint64_t guest_components = 0;  // user components a guest may have
   bool guest_fixed = false;
+  uint32_t mxcsr_mask = 0;
   CpuidTable cpuid;
   std::vector<uint32_t> reset_msrs;  // XSS, XFD, XFD_ERR as far as the guest has them
 };

@@ -229,7 +229,8 @@ void ProgramRun::HostStep(const Vcpu& vcpu, unsigned number) {
       const bool done =
           cpu >= 0 && tools_.competitor.Dirty(cpu, static_cast<uint16_t>(step.arg[0]));
       happened_.dirtied |= done;
-      return record(cpu, done);
+      // Which CPU it was differs from run to run; that it was this one is what counts.
+      return record(done ? 0 : -1, done);
     }
     case Op::kHostPkru:
       // Key 0 stays allowed: all of our own memory has it.

@@ -104,10 +104,12 @@ void AgentProcess::Write(std::span<const uint8_t> bytes) {
 std::expected<AgentProcess::Frame, std::string> AgentProcess::Read(
     std::chrono::milliseconds silence) {
   for (;;) {
-    if (const auto frame = reader_.Next()) return *frame;
+    const auto frame = reader_.Next();
+    // A frame found behind garbage counts no more than the garbage.
     if (reader_.skipped_bytes() != 0) {
       return std::unexpected("the agent sent bytes that are no frame");
     }
+    if (frame) return *frame;
     if (auto pumped = Pump(silence); !pumped) return std::unexpected(pumped.error());
   }
 }

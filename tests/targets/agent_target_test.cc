@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/targets/agent_target.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "tests/targets/batch.h"
+#include "tests/targets/fake_agent.h"
+
+namespace fpswap::targets {
+namespace {
+
+using testing::HasSubstr;
+using trace::EndReason;
+
+std::unique_ptr<AgentTarget> OpenFake() {
+  auto target = AgentTarget::Open(FakeAgent());
+  EXPECT_TRUE(target) << target.error().reason;
+  return target ? std::move(*target) : nullptr;
+}
+
+// Programs that end well with one of `what` in their midst, at `place`.
+std::vector<program::Program> Among(Mischief what, size_t place, size_t count) {
+  std::vector<program::Program> programs(count, MischiefProgram(Mischief::kNone));
+  programs[place] = MischiefProgram(what);
+  return programs;
+}
+
+class MischiefTest : public testing::TestWithParam<Mischief> {};
+
+TEST_P(MischiefTest, CostsThatProgramAndNoOther) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  constexpr size_t kPlace = 5, kCount = 12;
+  const auto records = RunAll(*target, Among(GetParam(), kPlace, kCount));
+  ASSERT_EQ(records.size(), kCount);
+  for (size_t i = 0; i < kCount; ++i) {
+    const auto expected = i == kPlace ? EndReason::kAgentDied : EndReason::kDone;
+    EXPECT_EQ(EndOf(records[i]).reason, expected)
+        << "program " << i << ": " << EndOf(records[i]).text;
+  }
+  EXPECT_FALSE(EndOf(records[kPlace]).text.empty()) << "it says why";
+  EXPECT_EQ(target->restarts(), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, MischiefTest,
+                         testing::Values(Mischief::kExit, Mischief::kKill, Mischief::kGarbage,
+                                         Mischief::kHalfFrame, Mischief::kHugeFrame,
+                                         Mischief::kSilence, Mischief::kBadRecords,
+                                         Mischief::kNoEnd, Mischief::kWrongNumber,
+                                         Mischief::kDoneTooEarly));
+
+TEST(AgentTargetTest, RecordsSentTwiceBlameTheNextProgramAtMost) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  const auto records = RunAll(*target, Among(Mischief::kTwice, 2, 6));
+  ASSERT_EQ(records.size(), 6u);
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (i != 2 && i != 3) EXPECT_EQ(EndOf(records[i]).reason, EndReason::kDone) << i;
+  }
+}
+
+TEST(AgentTargetTest, AnAgentThatDiesAtEveryProgramIsStartedEachTime) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  const std::vector<program::Program> programs(5, MischiefProgram(Mischief::kKill));
+  for (const auto& records : RunAll(*target, programs)) {
+    EXPECT_EQ(EndOf(records).reason, EndReason::kAgentDied);
+    EXPECT_THAT(EndOf(records).text, HasSubstr("signal 9"));
+  }
+}
+
+TEST(AgentTargetTest, BatchesLargerThanEverySocketBufferGoThrough) {
+  // Both sides have megabytes to say at once.
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  auto program = MischiefProgram(Mischief::kBigRecords);
+  program.steps.resize(program::kMaxSteps,
+                       {.op = program::Op::kMemFill, .vcpu = 0, .arg = {0, 0, 4096, 7}});
+  const std::vector<program::Program> programs(40, program);
+  for (const auto& records : RunAll(*target, programs)) {
+    EXPECT_EQ(EndOf(records).reason, EndReason::kDone);
+    EXPECT_GT(records.size(), size_t{1} << 20);
+  }
+  EXPECT_EQ(target->restarts(), 0u);
+}
+
+TEST(AgentTargetTest, AnEmptyBatchIsDoneAtOnce) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  EXPECT_TRUE(RunAll(*target, {}).empty());
+}
+
+TEST(AgentTargetTest, AnAgentKilledBetweenBatchesIsStartedAgain) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  kill(target->agent_pid(), SIGKILL);
+  const auto records = RunAll(*target, std::vector(3, MischiefProgram(Mischief::kNone)));
+  for (const auto& each : records) EXPECT_EQ(EndOf(each).reason, EndReason::kDone);
+}
+
+TEST(AgentTargetTest, WhatCannotBeOpenedSaysWhyAndWhatToDo) {
+  const auto refused = AgentTarget::Open(FakeAgent("refuses"));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().reason, "nothing to run on");
+  EXPECT_EQ(refused.error().remedy, "buy a computer");
+
+  const auto absent = AgentTarget::Open({.path = "/nonexistent/agent", .arguments = {}});
+  ASSERT_FALSE(absent);
+  EXPECT_THAT(absent.error().reason, HasSubstr("/nonexistent/agent"));
+  EXPECT_THAT(absent.error().remedy, HasSubstr("build"));
+
+  const auto dead = AgentTarget::Open(FakeAgent("dies"));
+  ASSERT_FALSE(dead);
+  EXPECT_THAT(dead.error().reason, HasSubstr("status 5"));
+
+  const auto mad = AgentTarget::Open(FakeAgent("bad-platform"));
+  ASSERT_FALSE(mad);
+  EXPECT_THAT(mad.error().reason, HasSubstr("target"));
+}
+
+TEST(OpenTargetTest, UnknownNamesAreRefused) {
+  const auto target = OpenTarget("vax", {});
+  ASSERT_FALSE(target);
+  EXPECT_THAT(target.error().reason, HasSubstr("vax"));
+}
+
+TEST(OpenTargetTest, BugsAreNotPlantedInTheHostsOwnCpu) {
+  const auto target = OpenTarget("native", {.plant = "xcr0-lost-on-migration"});
+  ASSERT_FALSE(target);
+  EXPECT_THAT(target.error().reason, HasSubstr("planted"));
+}
+
+}  // namespace
+}  // namespace fpswap::targets

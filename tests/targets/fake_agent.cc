@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/targets/fake_agent.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "harness/plan/agent_loop.h"
+#include "harness/trace/record.h"
+#include "harness/trace/trace.h"
+
+namespace fpswap::targets {
+namespace {
+
+using wire::FrameType;
+
+constexpr int kFd = 3;
+
+void Say(const std::vector<uint8_t>& bytes) {
+  if (write(kFd, bytes.data(), bytes.size()) < 0) _exit(9);
+}
+
+std::vector<uint8_t> FrameHead(uint32_t length) {
+  std::vector<uint8_t> frame;
+  wire::AppendFrame(frame, FrameType::kRecords, {});
+  for (unsigned i = 0; i < 4; ++i) frame[8 + i] = static_cast<uint8_t>(length >> (8 * i));
+  return frame;
+}
+
+class FakeMachine : public wire::Machine {
+ public:
+  explicit FakeMachine(std::string_view mode) : mode_(mode) {}
+
+  std::expected<std::string, std::string> Platform() override {
+    if (mode_ == "no-hello") pause();
+    if (mode_ == "dies") _exit(5);
+    if (mode_ == "bad-platform") return "{\"target\": 3}";
+    if (mode_ == "refuses") return std::unexpected("nothing to run on\nbuy a computer");
+    trace::Platform platform;
+    platform.target = "fake";
+    platform.host.xsave = xstate::XsaveCpuid::Typical(7, 0);
+    platform.guest = platform.host;
+    platform.can.set();
+    return trace::PlatformToJson(platform);
+  }
+
+  void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override {
+    const uint64_t what = plan.steps.empty() ? 0 : plan.steps[0].arg[2];
+    Misbehave(static_cast<Mischief>(what), records);
+    const trace::EndRecord end{};
+    trace::AppendRecord(records, trace::RecordKind::kEnd, 0, 0,
+                        {reinterpret_cast<const uint8_t*>(&end), sizeof(end)});
+    if (static_cast<Mischief>(what) == Mischief::kBadRecords) records.resize(records.size() - 3);
+    if (static_cast<Mischief>(what) == Mischief::kNoEnd) records.resize(sizeof(uint32_t));
+  }
+
+ private:
+  static void Misbehave(Mischief what, std::vector<uint8_t>& records) {
+    std::vector<uint8_t> bytes;
+    switch (what) {
+      case Mischief::kExit:
+        _exit(7);
+      case Mischief::kKill:
+        kill(getpid(), SIGKILL);
+        break;
+      case Mischief::kGarbage:
+        return Say(std::vector<uint8_t>(100'000, 0x5a));
+      case Mischief::kHalfFrame:
+        Say(FrameHead(1000));
+        _exit(0);
+      case Mischief::kHugeFrame:
+        return Say(FrameHead(0xffffffff));
+      case Mischief::kSilence:
+        for (;;) pause();
+      case Mischief::kWrongNumber:
+        records[0] ^= 1;
+        break;
+      case Mischief::kTwice:
+        wire::AppendFrame(bytes, FrameType::kRecords, records);
+        return Say(bytes);
+      case Mischief::kDoneTooEarly:
+        wire::AppendFrame(bytes, FrameType::kBatchDone, {});
+        return Say(bytes);
+      case Mischief::kBigRecords:
+        for (unsigned i = 0; i < 256; ++i) {
+          const std::vector<uint8_t> journal(4096, static_cast<uint8_t>(i));
+          trace::AppendRecord(records, trace::RecordKind::kJournal, 0, 0, journal);
+        }
+        break;
+      default:
+        break;
+    }
+  }
+
+  std::string_view mode_;
+};
+
+}  // namespace
+
+int ActAsAgent(std::string_view argument) {
+  argument.remove_prefix(std::min(argument.size(), kActAsAgent.size() + 1));
+  FakeMachine machine(argument);
+  return wire::ServeAgent(kFd, kFd, machine);
+}
+
+AgentCommand FakeAgent(std::string_view mode) {
+  return {.path = "/proc/self/exe",
+          .arguments = {std::string(kActAsAgent) + "=" + std::string(mode)},
+          .silence = std::chrono::milliseconds(300)};
+}
+
+program::Program MischiefProgram(Mischief what) {
+  program::Program p;
+  p.steps.push_back(
+      {.op = program::Op::kMemWrite, .vcpu = 0, .arg = {0, 0, static_cast<uint64_t>(what)}});
+  return p;
+}
+
+}  // namespace fpswap::targets

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An agent that does to the harness what a broken one might. A program tells it what by the value
+// of its first mem.write step (enum Mischief); programs without one end well.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "harness/program/program.h"
+#include "harness/targets/agent_target.h"
+
+namespace fpswap::targets {
+
+inline constexpr std::string_view kActAsAgent = "--act-as-agent";
+
+enum class Mischief : uint64_t {
+  kNone = 0,
+  kExit,          // ends with status 7
+  kKill,          // dies by SIGKILL
+  kGarbage,       // bytes that are no frame
+  kHalfFrame,     // a frame's head and nothing behind it, then the end
+  kHugeFrame,     // a head that promises 4 GiB
+  kSilence,       // says nothing any more
+  kBadRecords,    // records that end in the middle
+  kNoEnd,         // records without an End
+  kWrongNumber,   // records of another program
+  kTwice,         // the same records two times
+  kDoneTooEarly,  // says the batch is through
+  kBigRecords,    // a megabyte of good records
+  kLast,
+};
+
+// Runs as the agent on descriptor 3.
+int ActAsAgent(std::string_view argument);
+
+// How to start it. `mode` is "" or "no-hello", "bad-platform", "dies", "refuses".
+AgentCommand FakeAgent(std::string_view mode = "");
+
+program::Program MischiefProgram(Mischief what);
+
+}  // namespace fpswap::targets
