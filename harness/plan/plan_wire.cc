@@ -68,8 +68,10 @@ bool ArgsInRange(const Step& step) {
   const auto arg = [&](int8_t number) {
     return number < 0 ? 0 : step.arg[static_cast<size_t>(number)];
   };
+  const uint64_t limit = row->image >= 0 ? xstate::kMaxAreaSize : plan::kSlotSize;
+  const uint64_t offset = arg(row->offset), length = row->length < 0 ? 8 : arg(row->length);
   return arg(row->slot) < program::kSlotCount && arg(row->image) < program::kImageCount &&
-         arg(row->offset) < xstate::kMaxAreaSize && arg(row->length) <= xstate::kMaxAreaSize;
+         offset < limit && length <= limit - offset;
 }
 
 // Null, or what is wrong with the head.

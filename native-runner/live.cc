@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Compiled with -mgeneral-regs-only: see live.h. No library function may be called from here.
+#include "native-runner/live.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+#include "native-runner/competitor.h"
+#include "native-runner/frame_plants.h"
+#include "native-runner/raw_syscall.h"
+
+namespace fpswap::native {
+
+Live g_live;
+bool g_has_mpx;
+
+namespace {
+
+constexpr uint64_t kEflagsTf = 1 << 8, kEflagsDf = 1 << 10, kEflagsAc = 1 << 18;
+
+LiveHostResult ResultOf(long result) {
+  if (result < 0) return {.result = -1, .error = static_cast<int32_t>(-result)};
+  return {.result = static_cast<int32_t>(result), .error = 0};
+}
+
+// Lets thread `tid` (0: this one) run on `cpu` only.
+long SetAffinity(long tid, unsigned cpu) {
+  uint64_t mask[1024 / 64];
+  for (volatile uint64_t& word : mask) word = 0;
+  mask[cpu / 64] = uint64_t{1} << (cpu % 64);
+  return RawSyscall(SYS_sched_setaffinity, tid, sizeof(mask), reinterpret_cast<long>(mask));
+}
+
+unsigned CpuNow() {
+  unsigned cpu = 0;
+  RawSyscall(SYS_getcpu, reinterpret_cast<long>(&cpu));
+  return cpu;
+}
+
+// The kernel moves the thread at once, its FPU state in the registers.
+LiveHostResult MoveTo(uint64_t nth) {
+  const uint16_t cpu = g_live.cpu[nth % g_live.cpus];
+  const long result = SetAffinity(0, cpu);
+  if (result < 0) return ResultOf(result);
+  g_live.affinity_changed = true;
+  g_live.cpu_changed = true;
+  return ResultOf(CpuNow());
+}
+
+LiveHostResult RaiseSignal() {
+  const uint32_t before = g_live.signals;
+  const long result =
+      RawSyscall(SYS_tgkill, RawSyscall(SYS_getpid), RawSyscall(SYS_gettid), kHostSignalNumber);
+  if (result < 0) return ResultOf(result);
+  // A signal to oneself is delivered before the system call returns.
+  return ResultOf(*const_cast<volatile uint32_t*>(&g_live.signals) - before);
+}
+
+LiveHostResult DoHostStep(const LiveAction& action) {
+  switch (action.kind) {
+    case LiveKind::kHostCpu:
+      return MoveTo(action.arg);
+    case LiveKind::kHostSignal:
+      return RaiseSignal();
+    case LiveKind::kHostDirty:
+      return ResultOf(LetCompetitorRun(static_cast<uint16_t>(action.arg)));
+    case LiveKind::kRun:
+      break;
+  }
+  return {};
+}
+
+// The step of the run whose code holds `rip`, or -1.
+int StepAt(uint64_t rip) {
+  if (!g_live.running || rip < g_live.code_base || rip >= g_live.code_base + g_live.code_size) {
+    return -1;
+  }
+  const uint64_t offset = rip - g_live.code_base;
+  for (int step = g_live.last; step >= g_live.first; --step) {
+    if (offset >= g_live.code_of[step]) return step;
+  }
+  return -1;
+}
+
+// The context goes on behind `step`.
+void GoOnBehind(int step, greg_t* regs) {
+  regs[REG_RIP] = static_cast<greg_t>(
+      step == g_live.last ? g_live.return_pad : g_live.code_base + g_live.code_of[step + 1]);
+  regs[REG_EFL] &= ~static_cast<greg_t>(kEflagsTf | kEflagsDf | kEflagsAc);
+}
+
+void NoteFault(int step, const greg_t* regs) {
+  LiveFault& fault = g_live.fault[step];
+  fault.taken = true;
+  fault.vector = static_cast<uint8_t>(regs[REG_TRAPNO]);
+  fault.error_code = static_cast<uint32_t>(regs[REG_ERR]);
+  fault.rip = static_cast<uint64_t>(regs[REG_RIP]);
+  // CR2 is what the last #PF left there for every other vector.
+  fault.address = fault.vector == 14 ? static_cast<uint64_t>(regs[REG_CR2]) : 0;
+  ++g_live.faults;
+}
+
+// A program that is still the same at the second tick has had between one and two periods.
+void Tick(greg_t* regs) {
+  if (!g_live.running) return;
+  if (g_live.last_tick != g_live.program) {
+    g_live.last_tick = g_live.program;
+    return;
+  }
+  const int step = StepAt(static_cast<uint64_t>(regs[REG_RIP]));
+  if (step < 0) return;
+  g_live.hung = true;
+  g_live.hung_at = static_cast<uint8_t>(step);
+  GoOnBehind(g_live.last, regs);
+}
+
+// A fault of the runner itself: let it die of it, with a core for whoever looks.
+void DieOf(int signal) {
+  struct {
+    uint64_t handler, flags, restorer, mask;
+  } volatile act;
+  act.handler = 0;  // SIG_DFL
+  act.flags = 0;
+  act.restorer = 0;
+  act.mask = 0;
+  // struct kernel_sigaction; the fourth argument is the size of its mask. Once the handler has
+  // returned, the instruction faults again.
+  RawSyscall(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, 8);
+}
+
+}  // namespace
+
+long LetCompetitorRun(uint16_t pattern) {
+  const unsigned cpu = CpuNow();
+  if (const long result = SetAffinity(g_competitor.tid, cpu); result < 0) return result;
+  auto* request = const_cast<volatile uint32_t*>(&g_competitor.request);
+  auto* done = const_cast<volatile uint32_t*>(&g_competitor.done);
+  g_competitor.pattern = pattern;
+  const uint32_t number = *request + 1;
+  *request = number;
+  RawSyscall(SYS_futex, reinterpret_cast<long>(request), FUTEX_WAKE_PRIVATE, 1);
+  // While this thread sleeps the competitor has the CPU.
+  while (*done != number) {
+    RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT_PRIVATE,
+               static_cast<long>(number - 1));
+  }
+  return 0;
+}
+
+void HandleSignal(int signal, siginfo_t*, void* context) {
+  auto* uc = static_cast<ucontext_t*>(context);
+  greg_t* regs = uc->uc_mcontext.gregs;
+  auto* frame = reinterpret_cast<uint8_t*>(uc->uc_mcontext.fpregs);
+  if (signal == kTickSignal) {
+    Tick(regs);
+    return;
+  }
+  if (signal == kHostSignalNumber) {
+    ++g_live.signals;
+    PlantAtSignal(frame);
+    return;
+  }
+  const int step = StepAt(static_cast<uint64_t>(regs[REG_RIP]));
+  if (step < 0) {
+    DieOf(signal);
+    return;
+  }
+  NoteFault(step, regs);
+  GoOnBehind(step, regs);
+  PlantAtFault(frame, g_live.fault[step].vector);
+}
+
+extern "C" void fpswap_live_loop() {
+  for (uint32_t i = 0; i < g_live.actions && !g_live.hung; ++i) {
+    const LiveAction& action = g_live.action[i];
+    if (action.kind != LiveKind::kRun) {
+      g_live.host[action.first] = DoHostStep(action);
+      continue;
+    }
+    g_live.first = action.first;
+    g_live.last = action.last;
+    g_live.running = true;
+    const uint64_t rip = g_live.code_base + g_live.code_of[action.first];
+    if (g_has_mpx) {
+      fpswap_enter_mpx(rip);
+    } else {
+      fpswap_enter(rip);
+    }
+    *const_cast<volatile bool*>(&g_live.running) = false;
+  }
+}
+
+}  // namespace fpswap::native

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The machine code of steps, read by two disassemblers.
+#include <Zydis/Zydis.h>
+#include <capstone/capstone.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+#include "harness/plan/plan.h"
+#include "tests/plan/plan_testing.h"
+
+namespace fpswap::plan {
+namespace {
+
+using plan_testing::Do;
+using plan_testing::DrawStep;
+using plan_testing::Of;
+using plan_testing::RichKvm;
+using plan_testing::RichNative;
+using program::Op;
+using program::Step;
+
+struct Decoded {
+  uint32_t at = 0;
+  uint8_t size = 0;
+  std::string text;
+  std::string mnemonic;
+  bool vector = false;  // has an operand that is no general register, memory or number
+};
+
+bool IsIntegerClass(ZydisRegisterClass c) {
+  switch (c) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+    case ZYDIS_REGCLASS_FLAGS:
+    case ZYDIS_REGCLASS_IP:
+    case ZYDIS_REGCLASS_SEGMENT:
+    case ZYDIS_REGCLASS_CONTROL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Decoded DecodeAt(const std::vector<uint8_t>& code, uint32_t at) {
+  Decoded out{.at = at};
+  ZydisDisassembledInstruction in;
+  if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, kCodeBase + at, &code[at],
+                                          code.size() - at, &in))) {
+    return out;
+  }
+  out.size = in.info.length;
+  out.text = in.text;
+  out.mnemonic = ZydisMnemonicGetString(in.info.mnemonic);
+  for (unsigned i = 0; i < in.info.operand_count; ++i) {
+    const ZydisDecodedOperand& o = in.operands[i];
+    if (o.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    out.vector |= !IsIntegerClass(ZydisRegisterGetClass(o.reg.value));
+  }
+  return out;
+}
+
+// Instructions of step `number`, from its row to the next one's or to the end of its run.
+std::vector<Decoded> DecodeStep(const Plan& plan, size_t number) {
+  const uint32_t end = number + 1 < plan.rows.size() ? plan.rows[number + 1].code
+                                                     : static_cast<uint32_t>(plan.code.size());
+  std::vector<Decoded> all;
+  for (uint32_t at = plan.rows[number].code; at < end; at += all.back().size) {
+    all.push_back(DecodeAt(plan.code, at));
+    if (all.back().size == 0) {
+      ADD_FAILURE() << "undecodable at " << at;
+      break;
+    }
+  }
+  return all;
+}
+
+struct Meant {
+  Step step;
+  const char* text;  // of the instruction under test
+};
+
+// A step alone in its program: its literal, journal, MMIO and absent places are the first ones.
+const Meant kMeant[] = {
+    {Do(Op::kFninit), "fninit"},
+    {Do(Op::kFnclex), "fnclex"},
+    {Do(Op::kFldcw, 0x37f), "fldcw word ptr ds:[0x10020000]"},
+    {Do(Op::kFldTbyte, 3), "fld tbyte ptr ds:[0x10020000]"},
+    {Do(Op::kFstpTbyte), "fstp tbyte ptr ds:[0x10060000], st0"},
+    {Do(Op::kFxch, 5), "fxch st0, st5"},
+    {Do(Op::kFchs), "fchs"},
+    {Do(Op::kFfree, 6), "ffree st6"},
+    {Do(Op::kFincstp), "fincstp"},
+    {Do(Op::kFdecstp), "fdecstp"},
+    {Do(Op::kFnstcw), "fnstcw word ptr ds:[0x10060000]"},
+    {Do(Op::kFnstsw), "fnstsw word ptr ds:[0x10060000]"},
+    {Do(Op::kMmxMovq, 3, 9), "movq mm3, qword ptr ds:[0x10020000]"},
+    {Do(Op::kMmxStore, 4), "movq qword ptr ds:[0x10060000], mm4"},
+    {Do(Op::kMmxPxor, 1, 7), "pxor mm1, mm7"},
+    {Do(Op::kEmms), "emms"},
+    {Do(Op::kSseLoad, 12, 9), "movdqu xmm12, xmmword ptr ds:[0x10020000]"},
+    {Do(Op::kSseStore, 13), "movdqu xmmword ptr ds:[0x10060000], xmm13"},
+    {Do(Op::kLdmxcsr, 0x1f80), "ldmxcsr dword ptr ds:[0x10020000]"},
+    {Do(Op::kStmxcsr), "stmxcsr dword ptr ds:[0x10060000]"},
+    {Do(Op::kSsePxor, 1, 15), "pxor xmm1, xmm15"},
+    {Do(Op::kSsePaddq, 9, 2), "paddq xmm9, xmm2"},
+    {Do(Op::kSsePshufd, 3, 4, 0x1b), "pshufd xmm3, xmm4, 0x1B"},
+    {Do(Op::kVexLoad128, 15, 9), "vmovdqu xmm15, xmmword ptr ds:[0x10020000]"},
+    {Do(Op::kVexLoad256, 8, 9), "vmovdqu ymm8, ymmword ptr ds:[0x10020000]"},
+    {Do(Op::kVexStore256, 9), "vmovdqu ymmword ptr ds:[0x10060000], ymm9"},
+    {Do(Op::kVexPxor256, 1, 10, 15), "vpxor ymm1, ymm10, ymm15"},
+    {Do(Op::kVzeroupper), "vzeroupper"},
+    {Do(Op::kVzeroall), "vzeroall"},
+    {Do(Op::kEvexLoad128, 16, 9), "vmovdqu64 xmm16, xmmword ptr ds:[0x10020000]"},
+    {Do(Op::kEvexLoad256, 31, 9), "vmovdqu64 ymm31, ymmword ptr ds:[0x10020000]"},
+    {Do(Op::kEvexLoad512, 17, 9), "vmovdqu64 zmm17, zmmword ptr ds:[0x10020000]"},
+    {Do(Op::kEvexStore512, 30), "vmovdqu64 zmmword ptr ds:[0x10060000], zmm30"},
+    {Do(Op::kEvexPxor512, 0, 16, 31), "vpxorq zmm0, zmm16, zmm31"},
+    {Do(Op::kKmovLoad, 7, 9), "kmovq k7, qword ptr ds:[0x10020000]"},
+    {Do(Op::kKmovStore, 6), "kmovq qword ptr ds:[0x10060000], k6"},
+    {Do(Op::kKxor, 1, 2, 3), "kxorq k1, k2, k3"},
+    {Do(Op::kBndmovLoad, 2, 9), "bndmov bnd2, xmmword ptr ds:[0x10020000]"},
+    {Do(Op::kBndmovStore, 3), "bndmov xmmword ptr ds:[0x10060000], bnd3"},
+    {Do(Op::kWrpkru, 4), "wrpkru"},
+    {Do(Op::kRdpkru), "rdpkru"},
+    {Do(Op::kXsave, 1, 0, 7, 0), "xsave ds:[0x10044000]"},
+    {Do(Op::kXsave, 1, 8, 7, 1), "xsave64 ds:[0x10044008]"},
+    {Do(Op::kXsavec, 2, 0, 7, 0), "xsavec ds:[0x10048000]"},
+    {Do(Op::kXsavec, 2, 0, 7, 1), "xsavec64 ds:[0x10048000]"},
+    {Do(Op::kXsaveopt, 3, 0, 7, 0), "xsaveopt ds:[0x1004C000]"},
+    {Do(Op::kXsaveopt, 3, 0, 7, 1), "xsaveopt64 ds:[0x1004C000]"},
+    {Do(Op::kXsaves, 0, 0, 7, 0), "xsaves ds:[0x10040000]"},
+    {Do(Op::kXsaves, 0, 0, 7, 1), "xsaves64 ds:[0x10040000]"},
+    {Do(Op::kXrstor, 0, 63, 7, 0), "xrstor ds:[0x1004003F]"},
+    {Do(Op::kXrstor, 0, 0, 7, 1), "xrstor64 ds:[0x10040000]"},
+    {Do(Op::kXrstors, 0, 0, 7, 0), "xrstors ds:[0x10040000]"},
+    {Do(Op::kXrstors, 0, 0, 7, 1), "xrstors64 ds:[0x10040000]"},
+    {Do(Op::kFxsave, 1, 16, 0), "fxsave ds:[0x10044010]"},
+    {Do(Op::kFxsave, 1, 16, 1), "fxsave64 ds:[0x10044010]"},
+    {Do(Op::kFxrstor, 1, 16, 0), "fxrstor ds:[0x10044010]"},
+    {Do(Op::kFxrstor, 1, 16, 1), "fxrstor64 ds:[0x10044010]"},
+    {Do(Op::kMemWrite, 1, 520, 5), "mov qword ptr ds:[0x10044208], rbx"},
+    {Do(Op::kMemFill, 1, 520, 5, 9), "rep movsb"},
+    {Do(Op::kMemHeader, 2, 7, 0), "mov qword ptr ds:[0x10048200], rbx"},
+    {Do(Op::kXsetbv, 0, 7), "xsetbv"},
+    {Do(Op::kXgetbv, 1), "xgetbv"},
+    {Do(Op::kRdmsr, 1), "rdmsr"},
+    {Do(Op::kWrmsr, 1, 5), "wrmsr"},
+    {Do(Op::kCr0Ts, 1), "mov cr0, rbx"},
+    {Do(Op::kCr4Bit, 1, 0), "mov cr4, rbx"},
+    {Do(Op::kRaw, 3, 0xd9d0d9), "fnop"},
+    {Do(Op::kExitOut), "out 0xE1, eax"},
+    {Do(Op::kExitMmioRead, 0), "mov bl, byte ptr ds:[0x20000000]"},
+    {Do(Op::kExitMmioRead, 1), "mov bx, word ptr ds:[0x20000000]"},
+    {Do(Op::kExitMmioRead, 3), "mov rbx, qword ptr ds:[0x20000000]"},
+    {Do(Op::kExitMmioWrite, 2, 5), "mov dword ptr ds:[0x20000000], ebx"},
+    {Do(Op::kExitMmioVector, 0, 9, 5), "movdqu xmm9, xmmword ptr ds:[0x20000000]"},
+    {Do(Op::kExitMmioVector, 1, 10, 5), "movdqu xmmword ptr ds:[0x20000000], xmm10"},
+    {Do(Op::kExitCpuid), "cpuid"},
+    {Do(Op::kExitHlt), "hlt"},
+    {Do(Op::kExitMsr, 0), "rdmsr"},
+    {Do(Op::kExitMsr, 1, 5), "wrmsr"},
+    {Do(Op::kExitPageFault, 0), "mov ebx, dword ptr ds:[0x30000000]"},
+    {Do(Op::kExitPageFault, 1), "mov dword ptr ds:[0x30000000], ebx"},
+};
+
+TEST(Code, OfEachStepDecodesToTheInstructionMeant) {
+  for (const Meant& meant : kMeant) {
+    const Plan plan = MakePlan(Of({meant.step}), RichKvm());
+    ASSERT_EQ(plan.rows.size(), 1u) << meant.text;
+    EXPECT_EQ(DecodeAt(plan.code, plan.rows[0].instruction).text, meant.text);
+  }
+}
+
+TEST(Code, OfEveryGuestOperationIsInTheTableAbove) {
+  for (const program::StepRow& row : program::StepTable()) {
+    if (row.actor != program::Actor::kGuest) continue;
+    EXPECT_TRUE(std::ranges::any_of(kMeant, [&](const Meant& m) { return m.step.op == row.op; }))
+        << row.name;
+  }
+}
+
+// Every operation with every register: decodes whole, one instruction after the other, and only the
+// one under test has an operand that is part of the state under test.
+TEST(Code, TouchesVectorStateInTheInstructionUnderTestOnly) {
+  std::mt19937_64 random(8);
+  for (const program::StepRow& row : program::StepTable()) {
+    if (row.actor != program::Actor::kGuest || row.op == Op::kRaw) continue;
+    for (int round = 0; round < 200; ++round) {
+      const Plan plan =
+          MakePlan(Of({Do(Op::kFninit), DrawStep(row, random), Do(Op::kFninit)}), RichKvm());
+      ASSERT_EQ(plan.rows.size(), 3u);
+      bool found = false;
+      for (const Decoded& in : DecodeStep(plan, 1)) {
+        if (in.at == plan.rows[1].instruction) {
+          found = true;
+        } else {
+          EXPECT_FALSE(in.vector) << row.name << ": " << in.text;
+        }
+      }
+      EXPECT_TRUE(found) << row.name;
+    }
+  }
+}
+
+// Capstone as second opinion, on the encodings it knows.
+TEST(Code, MeansTheSameToCapstone) {
+  csh handle;
+  ASSERT_EQ(cs_open(CS_ARCH_X86, CS_MODE_64, &handle), CS_ERR_OK);
+  std::mt19937_64 random(9);
+  std::set<std::string> known, unknown;
+  for (const program::StepRow& row : program::StepTable()) {
+    if (row.actor != program::Actor::kGuest || row.op == Op::kRaw) continue;
+    for (int round = 0; round < 50; ++round) {
+      const Plan plan = MakePlan(Of({DrawStep(row, random)}), RichKvm());
+      for (const Decoded& in : DecodeStep(plan, 0)) {
+        cs_insn* insn = nullptr;
+        if (cs_disasm(handle, &plan.code[in.at], in.size, kCodeBase + in.at, 1, &insn) == 0) {
+          unknown.insert(in.mnemonic);
+          continue;
+        }
+        std::string mnemonic = insn->mnemonic;
+        mnemonic.erase(0, mnemonic.rfind(' ') + 1);  // "rep movsb"
+        if (mnemonic == "movabs") mnemonic = "mov";  // its word for MOV r64, imm64
+        EXPECT_EQ(mnemonic, in.mnemonic) << in.text;
+        EXPECT_EQ(insn->size, in.size) << in.text;
+        known.insert(in.mnemonic);
+        cs_free(insn, 1);
+      }
+    }
+  }
+  cs_close(&handle);
+  EXPECT_GE(known.size(), 40u);
+  for (const std::string& name : unknown) std::printf("Capstone does not know %s\n", name.c_str());
+}
+
+TEST(Code, EndsARunByOutUnderKvmAndByAJumpToTheReturnPadOnNative) {
+  const Plan kvm = MakePlan(Of({Do(Op::kFninit), Do(Op::kEmms)}), RichKvm());
+  const auto end = DecodeStep(kvm, 1);
+  ASSERT_EQ(end.size(), 3u);
+  EXPECT_EQ(end[1].text, "mov eax, 0x01");
+  EXPECT_EQ(end[2].text, "out 0xE0, eax");
+  const Plan native = MakePlan(Of({Do(Op::kFninit), Do(Op::kEmms)}), RichNative());
+  EXPECT_EQ(DecodeStep(native, 1).back().text, "bnd jmp 0x0000000010000000");
+}
+
+// Raw bytes that end within an instruction swallow NOPs, never the next step.
+TEST(Code, BehindRawBytesTheNextStepBeginsWhereAnInstructionBegins) {
+  std::mt19937_64 random(10);
+  for (int round = 0; round < 5000; ++round) {
+    Step raw = Do(Op::kRaw, 1 + random() % 15, random(), random() & 0xffffffffffffff);
+    const Plan plan = MakePlan(Of({raw, Do(Op::kStmxcsr)}), RichKvm());
+    uint32_t at = plan.rows[0].code;
+    while (at < plan.rows[1].code) {
+      const Decoded in = DecodeAt(plan.code, at);
+      at += in.size == 0 ? 1 : in.size;  // a CPU would stop at #UD
+    }
+    EXPECT_EQ(at, plan.rows[1].code);
+  }
+}
+
+}  // namespace
+}  // namespace fpswap::plan
