@@ -6,10 +6,12 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "harness/program/generate.h"
 #include "harness/program/text.h"
 #include "harness/targets/agent_target.h"
+#include "oracle/xstate/layout.h"
 #include "tests/targets/batch.h"
 
 namespace fpswap::targets {
@@ -18,6 +20,31 @@ namespace {
 using program::Op;
 using trace::EndReason;
 using trace::RecordKind;
+
+// Whether a component that holds its initial value counts as in use is the CPU's choice, which a
+// context switch may change: two runs of a program may differ in XSTATE_BV, and in what is stored
+// by it. So steps that store XINUSE are left out where records are compared,
+program::Program WithoutXinuse(program::Program p) {
+  std::erase_if(p.steps, [](const program::Step& step) {
+    return (step.op >= Op::kXsave && step.op <= Op::kXsaves) ||
+           (step.op == Op::kXgetbv && step.arg[0] != 0) || step.op == Op::kRaw;
+  });
+  return p;
+}
+
+// and images are compared without it: a component that is really another shows in its bytes.
+Records Comparable(const Records& records) {
+  constexpr size_t kXstateBv = sizeof(trace::IoctlRecord) + xstate::kHeaderOffset;
+  Records out = WithoutTime(records);
+  for (size_t at = 0; at + 8 <= out.size();) {
+    uint32_t length;
+    std::memcpy(&length, &out[at + 4], sizeof(length));
+    const bool image = out[at] == static_cast<uint8_t>(RecordKind::kIoctl) && length > 4096;
+    if (image) std::memset(&out[at + 8 + kXstateBv], 0, 8);
+    at += 8 + length;
+  }
+  return out;
+}
 
 class KvmTest : public testing::Test {
  protected:
@@ -33,6 +60,12 @@ class KvmTest : public testing::Test {
     if (target) return std::move(*target);
     reason_ = target.error().reason + ": " + target.error().remedy;
     return nullptr;
+  }
+
+  std::vector<program::Program> GeneratedWithoutXinuse(uint64_t seed, size_t count) const {
+    auto programs = Generated(seed, count);
+    for (auto& program : programs) program = WithoutXinuse(std::move(program));
+    return programs;
   }
 
   std::vector<program::Program> Generated(uint64_t seed, size_t count) const {
@@ -57,8 +90,9 @@ class KvmTest : public testing::Test {
 };
 
 // Which records differ, in words.
-void ExpectSame(const Records& a, const Records& b, const program::Program& program) {
-  if (WithoutTime(a) == WithoutTime(b)) return;
+void ExpectSame(const Records& first, const Records& second, const program::Program& program) {
+  const Records a = Comparable(first), b = Comparable(second);
+  if (a == b) return;
   trace::RecordReader left(a), right(b);
   trace::RecordView x{}, y{};
   while (left.Next(x) && right.Next(y)) {
@@ -153,7 +187,7 @@ TEST_F(KvmTest, AnAgentKilledInTheMiddleOfABatchLosesNothing) {
 }
 
 TEST_F(KvmTest, TheOrderOfProgramsDoesNotMatter) {
-  const auto programs = Generated(2, 400);
+  const auto programs = GeneratedWithoutXinuse(2, 400);
   const auto forward = RunAll(*target_, programs);
   const std::vector<program::Program> reversed(programs.rbegin(), programs.rend());
   auto backward = RunAll(*target_, reversed);
@@ -165,7 +199,7 @@ TEST_F(KvmTest, TheOrderOfProgramsDoesNotMatter) {
 }
 
 TEST_F(KvmTest, AReusedVcpuIsAsGoodAsAFreshOne) {
-  const auto programs = Generated(3, 400);
+  const auto programs = GeneratedWithoutXinuse(3, 400);
   const auto reused = RunAll(*target_, programs);
   auto fresh_target = Open({"--no-reuse"});
   ASSERT_NE(fresh_target, nullptr) << reason_;
