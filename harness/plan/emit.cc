@@ -5,6 +5,8 @@
 #include <array>
 
 #include "harness/plan/forms.h"
+#include "harness/plan/glue.h"
+#include "harness/plan/templates.h"
 #include "oracle/xstate/layout.h"
 
 namespace fpswap::plan {
@@ -14,161 +16,10 @@ using program::ArgKind;
 using program::Op;
 using program::Step;
 
-// The integer instructions around the one under test. RBX carries values to and from memory: for
-// RAX assemblers choose the moffs forms, which some emulators don't know.
-struct Glue {
-  static Template MovImm(ZydisRegister reg, unsigned bytes) {
-    return Instruction(ZYDIS_MNEMONIC_MOV).Reg(reg).Imm(bytes).Encode();
-  }
-  static Template Load(ZydisRegister reg, uint16_t bytes) {
-    return Instruction(ZYDIS_MNEMONIC_MOV).Reg(reg).Mem(bytes).Encode();
-  }
-  static Template Store(ZydisRegister reg, uint16_t bytes) {
-    return Instruction(ZYDIS_MNEMONIC_MOV).Mem(bytes).Reg(reg).Encode();
-  }
-  static Template Move(ZydisRegister to, ZydisRegister from) {
-    return Instruction(ZYDIS_MNEMONIC_MOV).Reg(to).Reg(from).Encode();
-  }
-  static Template Out(uint16_t port) {
-    return Instruction(ZYDIS_MNEMONIC_OUT).Fixed(port).Reg(ZYDIS_REGISTER_EAX).Encode();
-  }
-  static Template Logic(ZydisMnemonic mnemonic) {
-    return Instruction(mnemonic).Reg(ZYDIS_REGISTER_EBX).Imm(4).Encode();
-  }
-
-  Template mov_eax = MovImm(ZYDIS_REGISTER_EAX, 4);
-  Template mov_ecx = MovImm(ZYDIS_REGISTER_ECX, 4);
-  Template mov_edx = MovImm(ZYDIS_REGISTER_EDX, 4);
-  Template mov_esi = MovImm(ZYDIS_REGISTER_ESI, 4);
-  Template mov_edi = MovImm(ZYDIS_REGISTER_EDI, 4);
-  Template mov_rbx = MovImm(ZYDIS_REGISTER_RBX, 8);
-  Template zero_ebx =
-      Instruction(ZYDIS_MNEMONIC_XOR).Reg(ZYDIS_REGISTER_EBX).Reg(ZYDIS_REGISTER_EBX).Encode();
-  Template ebx_from_eax = Move(ZYDIS_REGISTER_EBX, ZYDIS_REGISTER_EAX);
-  Template esi_from_ebx = Move(ZYDIS_REGISTER_ESI, ZYDIS_REGISTER_EBX);
-  Template store_ebx = Store(ZYDIS_REGISTER_EBX, 4);
-  Template store_ecx = Store(ZYDIS_REGISTER_ECX, 4);
-  Template store_edx = Store(ZYDIS_REGISTER_EDX, 4);
-  Template store_esi = Store(ZYDIS_REGISTER_ESI, 4);
-  Template store_rbx = Store(ZYDIS_REGISTER_RBX, 8);
-  Template store_zero = Instruction(ZYDIS_MNEMONIC_MOV).Mem(8).Fixed(0).Encode();
-  // By log2 of the width.
-  std::array<Template, 4> load_by_width = {Load(ZYDIS_REGISTER_BL, 1), Load(ZYDIS_REGISTER_BX, 2),
-                                           Load(ZYDIS_REGISTER_EBX, 4),
-                                           Load(ZYDIS_REGISTER_RBX, 8)};
-  std::array<Template, 4> store_by_width = {
-      Store(ZYDIS_REGISTER_BL, 1), Store(ZYDIS_REGISTER_BX, 2), Store(ZYDIS_REGISTER_EBX, 4),
-      Store(ZYDIS_REGISTER_RBX, 8)};
-  Template cld = Instruction(ZYDIS_MNEMONIC_CLD).Encode();
-  Template rep_movsb = Instruction(ZYDIS_MNEMONIC_MOVSB).Prefix(ZYDIS_ATTRIB_HAS_REP).Encode();
-  Template out_exit = Out(kExitPort);
-  Template out_end = Out(kEndPort);
-  // With the BND prefix, for without it a near JMP may reset BND0-3 (SDM vol. 1, E.4.2).
-  Template jmp = Instruction(ZYDIS_MNEMONIC_JMP).Prefix(ZYDIS_ATTRIB_HAS_BND).Rel32().Encode();
-  Template rbx_from_cr0 = Move(ZYDIS_REGISTER_RBX, ZYDIS_REGISTER_CR0);
-  Template cr0_from_rbx = Move(ZYDIS_REGISTER_CR0, ZYDIS_REGISTER_RBX);
-  Template rbx_from_cr4 = Move(ZYDIS_REGISTER_RBX, ZYDIS_REGISTER_CR4);
-  Template cr4_from_rbx = Move(ZYDIS_REGISTER_CR4, ZYDIS_REGISTER_RBX);
-  Template or_ebx = Logic(ZYDIS_MNEMONIC_OR);
-  Template and_ebx = Logic(ZYDIS_MNEMONIC_AND);
-};
-
-const Glue& G() {
-  static const Glue glue;
-  return glue;
-}
-
 Template VectorMove(bool store, unsigned reg) {
   Instruction in(ZYDIS_MNEMONIC_MOVDQU);
   const auto xmm = static_cast<ZydisRegister>(ZYDIS_REGISTER_XMM0 + reg);
   return store ? in.Mem(16).Reg(xmm).Encode() : in.Reg(xmm).Mem(16).Encode();
-}
-
-// Bits that number the registers of an argument of this kind.
-unsigned BitsOf(ArgKind kind) {
-  switch (kind) {
-    case ArgKind::kReg4:
-      return 2;
-    case ArgKind::kReg8:
-      return 3;
-    case ArgKind::kReg16:
-      return 4;
-    case ArgKind::kReg32:
-      return 5;
-    default:
-      return 0;
-  }
-}
-
-// The templates of one form, one for each choice of registers and of the REX.W form, encoded when
-// first asked for.
-class FormTemplates {
- public:
-  explicit FormTemplates(const Form& form) : form_(form) {
-    const program::StepRow& row = *program::FindStep(form.op);
-    unsigned bits = 1;
-    for (size_t i = 0; i < form.operands.size(); ++i) {
-      const OperandForm& o = form.operands[i];
-      if (o.kind != OperandKind::kReg) continue;
-      bits_[i] = BitsOf(row.args[o.arg].kind);
-      bits += bits_[i];
-    }
-    templates_.resize(size_t{1} << bits);
-  }
-
-  const Template& For(const Step& step) {
-    size_t key = UsesOther(step) ? 1 : 0;
-    for (size_t i = 0; i < bits_.size(); ++i) {
-      if (bits_[i] != 0) key = (key << bits_[i]) | step.arg[form_.operands[i].arg];
-    }
-    Template& t = templates_[key];
-    if (t.size == 0) t = Encode(step);
-    return t;
-  }
-
- private:
-  bool UsesOther(const Step& step) const {
-    return form_.other_arg >= 0 && step.arg[static_cast<size_t>(form_.other_arg)] != 0;
-  }
-
-  Template Encode(const Step& step) const {
-    Instruction in(UsesOther(step) ? form_.other : form_.mnemonic);
-    in.Encoding(form_.encoding);
-    for (const OperandForm& o : form_.operands) {
-      switch (o.kind) {
-        case OperandKind::kNone:
-          break;
-        case OperandKind::kReg:
-          in.Reg(static_cast<ZydisRegister>(o.reg + static_cast<int>(step.arg[o.arg])));
-          break;
-        case OperandKind::kFixed:
-          in.Reg(o.reg);
-          break;
-        case OperandKind::kImm8:
-          in.Imm(1);
-          break;
-        case OperandKind::kLiteral:
-        case OperandKind::kJournal:
-        case OperandKind::kArea:
-          in.Mem(o.bytes);
-          break;
-      }
-    }
-    return in.Encode();
-  }
-
-  const Form& form_;
-  std::array<unsigned, 4> bits_{};
-  std::vector<Template> templates_;
-};
-
-const Template& TemplateOf(int form, const Step& step) {
-  thread_local std::vector<FormTemplates> forms = [] {
-    std::vector<FormTemplates> all;
-    for (int i = 0; i < FormCount(); ++i) all.emplace_back(FormAt(i));
-    return all;
-  }();
-  return forms[static_cast<size_t>(form)].For(step);
 }
 
 uint64_t SlotAddress(const Step& step) { return kSlotBase + step.arg[0] * kSlotSize; }
