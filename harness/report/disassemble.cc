@@ -30,6 +30,17 @@ constexpr std::array<std::string_view, 12> kSizeWords = {"byte",    "word",    "
                                                          "fword",   "tbyte",   "xword", "xmmword",
                                                          "ymmword", "zmmword", "ptr",   "short"};
 
+// Prefixes before the mnemonic, and string instructions, whose operands are implied: Capstone
+// spells them out.
+constexpr std::array<std::string_view, 4> kPrefixes = {"rep", "repe", "repne", "lock"};
+constexpr std::array<std::string_view, 6> kStringMnemonics = {"movsb", "movsq", "stosb",
+                                                              "stosq", "lodsb", "lodsq"};
+
+template <size_t n>
+bool OneOf(const std::array<std::string_view, n>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
 bool IsWord(char c) {
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
 }
@@ -52,7 +63,7 @@ std::string NormaliseWord(std::string_view word, bool mnemonic) {
     }
     return std::string(word);
   }
-  if (std::find(kSizeWords.begin(), kSizeWords.end(), word) != kSizeWords.end()) return "";
+  if (OneOf(kSizeWords, word)) return "";
   if (auto number = Number(word)) return *number;
   return std::string(word);
 }
@@ -89,8 +100,9 @@ std::string Normalise(std::string_view text) {
     } else {
       out += word;
     }
+    if (mnemonic && OneOf(kStringMnemonics, word)) return out;
     if (mnemonic) out += ' ';
-    mnemonic = false;
+    mnemonic = mnemonic && OneOf(kPrefixes, word);
     i = end;
   }
   return out;
@@ -146,7 +158,12 @@ std::vector<Instruction> Disassembler::Decode(std::span<const uint8_t> code,
     } else {
       instruction.text = "(bad)";
     }
-    if (const auto second = impl_->Second(code, address)) {
+    // MPX took over encodings that were NOPs with operands, and as such Capstone 4 reads them: it
+    // does not know the instruction.
+    const auto second = impl_->Second(code, address);
+    const bool older_nop =
+        second && second->second.starts_with("nop ") && !instruction.text.starts_with("nop");
+    if (second && !older_nop) {
       instruction.second = second->second;
       const bool same =
           second->first == length && Normalise(second->second) == Normalise(instruction.text);

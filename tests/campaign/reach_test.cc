@@ -94,7 +94,7 @@ TEST(ReachText, ShowsTheStepItsOutcomesTheTrimsAndWhatNeverRan) {
   EXPECT_THAT(text, HasSubstr("avx"));
   EXPECT_THAT(text, HasSubstr("#GP"));
   EXPECT_THAT(text, HasSubstr("no CPL 0 here"));
-  EXPECT_THAT(text, HasSubstr("never ran: fninit"));
+  EXPECT_THAT(text, HasSubstr("never ran: x87.fninit"));
   EXPECT_THAT(report::ReachText(Filled(), nullptr), Not(HasSubstr("never ran")));
 }
 
