@@ -106,6 +106,9 @@ std::string ComponentState(const xstate::ComponentRow& row, const trace::Platfor
     return ((row.supervisor ? f.xsave.xss : f.xsave.xcr0) & bit) != 0;
   };
   if (listed(platform.guest)) {
+    if (row.supervisor && !platform.can.test(static_cast<uint8_t>(program::Op::kXsaves))) {
+      return "there, but out of reach: XSAVES can't run here";
+    }
     return row.modelled ? "tested" : "there, but not modelled: its place in images only";
   }
   if (!listed(platform.host)) return "the CPU lacks it";

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The command as a user sees it: exit codes, messages, JSON. What needs a target runs on `native`,
+// the one that every machine with this architecture has.
+#include "harness/cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "harness/campaign/files.h"
+#include "harness/campaign/platforms.h"
+#include "harness/campaign/runner.h"
+#include "harness/program/codec.h"
+#include "harness/program/text.h"
+#include "harness/trace/trace.h"
+#include "tests/campaign/fakes.h"
+
+namespace fpswap::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using fpswap::testing::ProgramOf;
+using fpswap::testing::TemporaryFolder;
+using nlohmann::json;
+using program::Op;
+using ::testing::HasSubstr;
+
+struct Result {
+  int exit = -1;
+  std::string out, err;
+};
+
+Result Command(const std::vector<std::string>& arguments) {
+  Result result;
+  const Io io{.out = [&](std::string_view text) { result.out += text; },
+              .err = [&](std::string_view text) { result.err += text; }};
+  result.exit = Main(arguments, io);
+  return result;
+}
+
+class Cli : public ::testing::Test {
+ protected:
+  fs::path Write(const std::string& name, std::string_view text) const {
+    const fs::path path = folder_.path() / name;
+    fs::create_directories(path.parent_path());
+    EXPECT_TRUE(campaign::WriteFile(path, text));
+    return path;
+  }
+  // A program that every target can run.
+  fs::path WriteSmall(const std::string& name) const {
+    return Write(name, program::PrintText(
+                           ProgramOf({Op::kFninit, Op::kSseLoad, Op::kSseStore, Op::kFnstcw})));
+  }
+  static bool HaveNative() {
+    Common common;
+    return targets::OpenTarget("native", common.TargetOptions()).has_value();
+  }
+  const TemporaryFolder folder_;
+};
+
+TEST_F(Cli, HelpTellsSubcommandsExitCodesAndExamples) {
+  const Result result = Command({"--help"});
+  EXPECT_EQ(result.exit, kAgrees);
+  for (const char* word : {"doctor", "fuzz", "run", "judge", "show", "reach", "Exit codes", "3 "}) {
+    EXPECT_THAT(result.out, HasSubstr(word));
+  }
+  for (const char* name : {"doctor", "fuzz", "run", "judge", "show", "reach"}) {
+    const Result help = Command({name, "--help"});
+    EXPECT_EQ(help.exit, kAgrees);
+    EXPECT_THAT(help.out, HasSubstr("--json")) << name;
+  }
+}
+
+TEST_F(Cli, BadUsageIsExitCode2AndSaysWhereHelpIs) {
+  const std::vector<std::vector<std::string>> bad = {{},
+                                                     {"nonsense"},
+                                                     {"run"},
+                                                     {"fuzz", "--time", "x"},
+                                                     {"fuzz", "--jobs", "0"},
+                                                     {"fuzz", "--runs", "-3"},
+                                                     {"show"},
+                                                     {"doctor", "--bogus"}};
+  for (const auto& arguments : bad) {
+    const Result result = Command(arguments);
+    EXPECT_EQ(result.exit, kBadInput);
+    EXPECT_THAT(result.err, HasSubstr("--help"));
+    EXPECT_EQ(result.out, "");
+  }
+}
+
+TEST_F(Cli, BadProgramsAreRefusedWithFileLineAndColumn) {
+  const fs::path path = Write("bad.fps", "fpswap 1\nxsave slot=9\n");
+  for (const char* name : {"run", "show"}) {
+    const Result result = Command({name, path.string()});
+    EXPECT_EQ(result.exit, kBadInput) << name;
+    EXPECT_THAT(result.err, HasSubstr(path.string() + ":2:")) << name;
+  }
+}
+
+TEST_F(Cli, GarbageIsRefusedEverywhereWithoutACrash) {
+  const fs::path empty = Write("empty.fps", ""),
+                 trace = Write("bad.fpt", std::string(3000, '\xa5'));
+  Write("run/reach.json", "{\"rows\":7}");
+  EXPECT_EQ(Command({"run", empty.string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"judge", trace.string()}).exit, kBadInput);
+  EXPECT_THAT(Command({"judge", trace.string()}).err, HasSubstr("bad.fpt"));
+  EXPECT_EQ(Command({"show", trace.string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"reach", trace.string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"reach", (folder_.path() / "run").string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"run", (folder_.path() / "missing").string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"judge", folder_.path().string() + "/run"}).exit, kBadInput);
+  Write("known/x/known.json", "{\"title\":1}");
+  const Result known = Command(
+      {"run", WriteSmall("a.fps").string(), "--known", (folder_.path() / "known").string()});
+  EXPECT_EQ(known.exit, kBadInput);
+  EXPECT_THAT(known.err, HasSubstr("known/x/known.json"));
+}
+
+TEST_F(Cli, UnknownTargetIsExitCode3WithReasonAndRemedy) {
+  const std::string path = WriteSmall("a.fps").string();
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"run", path, "--target", "zx81"},
+                                             {"fuzz", "--target", "zx81", "--runs", "1",
+                                              "--findings", (folder_.path() / "f").string()}}) {
+    const Result result = Command(arguments);
+    EXPECT_EQ(result.exit, kUnavailable);
+    EXPECT_THAT(result.err, HasSubstr("zx81"));
+    EXPECT_THAT(result.err, HasSubstr("doctor"));
+  }
+}
+
+TEST_F(Cli, ShowDisassemblesWithoutAnyTarget) {
+  const Result text = Command({"show", WriteSmall("a.fps").string()});
+  EXPECT_EQ(text.exit, kAgrees) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("fninit"));
+  EXPECT_THAT(text.out, HasSubstr("movdqu"));
+  const Result shown = Command({"show", "--json", WriteSmall("a.fps").string()});
+  const json object = json::parse(shown.out, nullptr, false);
+  ASSERT_TRUE(object.is_object()) << shown.out;
+  ASSERT_EQ(object["steps"].size(), 4u);
+  EXPECT_FALSE(object["steps"][0]["code"].empty());
+}
+
+TEST_F(Cli, DoctorNamesEveryTargetWithFeaturesOrReasonAndRemedy) {
+  const Result result = Command({"doctor", "--json"});
+  const json object = json::parse(result.out, nullptr, false);
+  ASSERT_TRUE(object.is_object()) << result.out;
+  bool any = false;
+  for (const std::string_view name : targets::TargetNames()) {
+    const json& target = object["targets"][std::string(name)];
+    any = any || target["available"];
+    if (target["available"]) {
+      EXPECT_FALSE(target["components"].empty()) << name;
+    } else {
+      EXPECT_NE(target["reason"], "") << name;
+      EXPECT_NE(target["remedy"], "") << name;
+    }
+  }
+  EXPECT_EQ(result.exit, any ? kAgrees : kUnavailable);
+}
+
+TEST_F(Cli, RunGivesAVerdictAndATraceThatJudgeReadsAgain) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const std::string path = WriteSmall("a.fps").string();
+  const std::string trace = (folder_.path() / "a.fpt").string();
+  const Result run = Command({"run", path, "--target", "native", "--trace", trace, "--json"});
+  EXPECT_EQ(run.exit, kAgrees) << run.out << run.err;
+  const json object = json::parse(run.out, nullptr, false);
+  ASSERT_EQ(object["results"].size(), 1u) << run.out;
+  EXPECT_EQ(object["results"][0]["result"], "agrees");
+  EXPECT_EQ(Command({"judge", trace}).exit, kAgrees);
+  const Result shown = Command({"show", trace});
+  EXPECT_EQ(shown.exit, kAgrees) << shown.err;
+  EXPECT_EQ(Command({"reach", trace}).exit, kAgrees);
+}
+
+// A recorded trace whose bytes were changed: what a broken machine would have left.
+TEST_F(Cli, ChangedTraceIsANewDivergenceWithExitCode1) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path path = folder_.path() / "a.fpt";
+  Command({"run", WriteSmall("a.fps").string(), "--target", "native", "--trace", path.string()});
+  const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
+  ASSERT_TRUE(bytes);
+  auto trace = trace::ReadTrace(campaign::AsBytes(*bytes));
+  ASSERT_TRUE(trace) << trace.error();
+  std::vector<uint8_t> records;
+  trace::RecordReader reader(trace->records);
+  for (trace::RecordView record; reader.Next(record);) {
+    std::vector<uint8_t> body(record.bytes.begin(), record.bytes.end());
+    if (record.kind == trace::RecordKind::kJournal && body.size() == 16) body[5] ^= 0x10;
+    trace::AppendRecord(records, record.kind, record.vcpu, record.step, body);
+  }
+  ASSERT_EQ(records.size(), trace->records.size());
+  ASSERT_NE(records, trace->records);
+  trace->records = records;
+  ASSERT_TRUE(campaign::WriteFile(path, trace::WriteTrace(*trace)));
+  const Result judged = Command({"judge", path.string(), "--json"});
+  EXPECT_EQ(judged.exit, kDiverges) << judged.out;
+  const Result shown = Command({"show", path.string()});
+  EXPECT_THAT(shown.out, HasSubstr("  ** ")) << shown.out;
+}
+
+TEST_F(Cli, RunTellsWhatWasTrimmed) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path path = Write("b.fps", program::PrintText(ProgramOf({Op::kFninit, Op::kGetXsave})));
+  const Result run = Command({"run", path.string(), "--target", "native"});
+  EXPECT_EQ(run.exit, kAgrees) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("trimmed: step 1 vmm.get_xsave"));
+}
+
+TEST_F(Cli, ReachOfACorpusCountsWhatItWouldExercise) {
+  std::vector<uint8_t> bytes = program::Encode(ProgramOf({Op::kFninit, Op::kXsave}));
+  Write("corpus/" + std::string(40, '7'), campaign::AsText(bytes));
+  const Result reach = Command({"reach", (folder_.path() / "corpus").string(), "--json"});
+  EXPECT_EQ(reach.exit, kAgrees) << reach.err;
+  const json object = json::parse(reach.out, nullptr, false);
+  EXPECT_EQ(object["programs"], 1);
+  EXPECT_FALSE(object["rows"].empty());
+}
+
+// Fuzzing itself is tested through the command that a user starts, with its engine's processes.
+class FuzzCommand : public Cli {
+ protected:
+  void SetUp() override {
+    if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+    if (!fs::exists(fs::path(FPSWAP_BINARY_DIR) / "fpswap")) GTEST_SKIP() << "fpswap is not built";
+  }
+  json Fuzz(const std::string& findings, const std::string& arguments) {
+    const fs::path out = folder_.path() / (findings + ".json");
+    const std::string command = std::string(FPSWAP_BINARY_DIR) +
+                                "/fpswap fuzz --target native --json --findings " +
+                                (folder_.path() / findings).string() + " " + arguments + " > " +
+                                out.string() + " 2> /dev/null";
+    const int status = std::system(command.c_str());
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) <= kDiverges) << command;
+    return json::parse(campaign::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
+  }
+};
+
+TEST_F(FuzzCommand, SameSeedGivesTheSamePrograms) {
+  for (const char* engine : {"auto", "plain"}) {
+    const std::string common = std::string("--runs 3000 --jobs 1 --engine ") + engine;
+    const json a = Fuzz("a", common + " --seed 5"), b = Fuzz("b", common + " --seed 5 --batch 7"),
+               c = Fuzz("c", common + " --seed 6");
+    ASSERT_TRUE(a.is_object() && b.is_object() && c.is_object());
+    EXPECT_EQ(a["programs"], 3000);
+    EXPECT_EQ(a["programs_hash"], b["programs_hash"]) << engine;
+    EXPECT_NE(a["programs_hash"], c["programs_hash"]) << engine;
+    for (const char* key : {"seconds", "new", "known"}) EXPECT_TRUE(a.contains(key)) << key;
+  }
+}
+
+TEST_F(FuzzCommand, LeavesACorpusAndAReachTableThatReachReads) {
+  const json summary =
+      Fuzz("a", "--runs 2000 --jobs 2 --corpus " + (folder_.path() / "corpus").string());
+  EXPECT_EQ(summary["programs"], 2000);
+  EXPECT_FALSE(fs::is_empty(folder_.path() / "corpus"));
+  const Result reach = Command({"reach", (folder_.path() / "a").string(), "--json"});
+  EXPECT_EQ(reach.exit, kAgrees) << reach.err;
+  EXPECT_EQ(json::parse(reach.out, nullptr, false)["programs"], 2000);
+}
+
+}  // namespace
+}  // namespace fpswap::cli
