@@ -146,6 +146,10 @@ void GuestMemory::Load(const wire::PlanView& plan) {
   for (unsigned i = 0; !raw && i < program::kSlotCount; ++i) {
     if ((slots >> i & 1) != 0) Clear(At(plan::kSlotBase + i * plan::kSlotSize), plan::kSlotSize);
   }
+  // A step may complete and store nothing (FSTP with an unmasked stack underflow).
+  for (const wire::PlanCode& row : plan.rows) {
+    if (!raw) Clear(At(plan::kJournalBase + row.journal), row.journal_bytes);
+  }
   std::memcpy(At(plan::kCodeBase), plan.code.data(), plan.code.size());
   std::memcpy(At(plan::kLiteralBase), plan.literals.data(), plan.literals.size());
 }

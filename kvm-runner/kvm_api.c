@@ -25,7 +25,7 @@ int kvm_create_vcpu(int vm, int id) { return ioctl(vm, KVM_CREATE_VCPU, id); }
 WRAP(kvm_get_supported_cpuid, KVM_GET_SUPPORTED_CPUID)
 WRAP(kvm_get_device_attr, KVM_GET_DEVICE_ATTR)
 WRAP(kvm_set_user_memory_region, KVM_SET_USER_MEMORY_REGION)
-WRAP(kvm_enable_cap, KVM_ENABLE_CAP)
+WRAP(kvm_set_cap, KVM_ENABLE_CAP)
 WRAP(kvm_x86_set_msr_filter, KVM_X86_SET_MSR_FILTER)
 WRAP(kvm_get_regs, KVM_GET_REGS)
 WRAP(kvm_set_regs, KVM_SET_REGS)

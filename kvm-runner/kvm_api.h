@@ -23,7 +23,7 @@ int kvm_get_device_attr(int kvm, void* device_attr);
 /* On a VM. */
 int kvm_create_vcpu(int vm, int id);
 int kvm_set_user_memory_region(int vm, void* region);
-int kvm_enable_cap(int vm, void* enable_cap);
+int kvm_set_cap(int vm, void* enable_cap); /* KVM_ENABLE_CAP */
 int kvm_x86_set_msr_filter(int vm, void* filter);
 
 /* On a vCPU. KVM_RUN itself is in canary.cc. */

@@ -11,9 +11,9 @@ namespace {
 
 // Reads and writes of kExitMsrIndex, and of no other MSR, exit to the VMM.
 bool FilterMsr(int vm) {
-  struct kvm_enable_cap cap{.cap = KVM_CAP_X86_USER_SPACE_MSR};
+  kvm_enable_cap cap{.cap = KVM_CAP_X86_USER_SPACE_MSR};
   cap.args[0] = KVM_MSR_EXIT_REASON_FILTER;
-  if (kvm_enable_cap(vm, &cap) != 0) return false;
+  if (kvm_set_cap(vm, &cap) != 0) return false;
   uint8_t denied = 0;  // bit clear: denied
   kvm_msr_filter filter{.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
   filter.ranges[0] = {.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
@@ -24,9 +24,9 @@ bool FilterMsr(int vm) {
 }
 
 bool AddApic(int vm) {
-  struct kvm_enable_cap cap{.cap = KVM_CAP_SPLIT_IRQCHIP};
+  kvm_enable_cap cap{.cap = KVM_CAP_SPLIT_IRQCHIP};
   cap.args[0] = 24;  // pins of a user-space IOAPIC, of which there is none
-  return kvm_enable_cap(vm, &cap) == 0;
+  return kvm_set_cap(vm, &cap) == 0;
 }
 
 }  // namespace
