@@ -23,11 +23,13 @@ using trace::RecordKind;
 
 // Whether a component that holds its initial value counts as in use is the CPU's choice, which a
 // context switch may change: two runs of a program may differ in XSTATE_BV, and in what is stored
-// by it. So steps that store XINUSE are left out where records are compared,
+// by it. So steps that store XINUSE are left out where records are compared; KVM_GET_FPU and
+// KVM_SET_FPU as well, which go past XSTATE_BV to the kernel's buffer,
 program::Program WithoutXinuse(program::Program p) {
   std::erase_if(p.steps, [](const program::Step& step) {
     return (step.op >= Op::kXsave && step.op <= Op::kXsaves) ||
-           (step.op == Op::kXgetbv && step.arg[0] != 0) || step.op == Op::kRaw;
+           (step.op == Op::kXgetbv && step.arg[0] != 0) || step.op == Op::kGetFpu ||
+           step.op == Op::kSetFpu || step.op == Op::kRaw;
   });
   return p;
 }
