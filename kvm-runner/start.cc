@@ -24,16 +24,16 @@ struct StaleRow {
   unsigned stale;
   bool spoils;
 };
-constexpr unsigned kImage = kStaleMxcsr | kStalePkru;
 constexpr StaleRow kStaleRows[] = {
-    {Op::kLdmxcsr, kStaleMxcsr, false}, {Op::kFxrstor, kStaleMxcsr, false},
-    {Op::kXrstor, kImage, false},       {Op::kXrstors, kImage, false},
-    {Op::kSetXsave, kImage, false},     {Op::kSetFpu, kImage, false},
-    {Op::kWrpkru, kStalePkru, false},   {Op::kXsetbv, kStaleXcr0, false},
-    {Op::kSetXcrs, kStaleXcr0, false},  {Op::kWrmsr, kStaleMsrs, false},
-    {Op::kSetMsr, kStaleMsrs, false},   {Op::kCr0Ts, kStaleSregs, false},
-    {Op::kCr4Bit, kStaleSregs, false},  {Op::kInit, kStaleAll, false},
-    {Op::kMigrate, kStaleAll, false},   {Op::kRaw, kImage | kStaleSregs | kStaleEvents, false},
+    {Op::kXsetbv, kStaleXcr0, false},
+    {Op::kSetXcrs, kStaleXcr0, false},
+    {Op::kWrmsr, kStaleMsrs, false},
+    {Op::kSetMsr, kStaleMsrs, false},
+    {Op::kCr0Ts, kStaleSregs, false},
+    {Op::kCr4Bit, kStaleSregs, false},
+    {Op::kInit, kStaleAll, false},
+    {Op::kMigrate, kStaleAll, false},
+    {Op::kRaw, kStaleSregs | kStaleEvents, false},
     {Op::kSetCpuid, kStaleAll, true},
 };
 
@@ -65,18 +65,16 @@ std::expected<void, std::string> SetImage(const Host& host, Vcpu& vcpu, uint64_t
   return {};
 }
 
-// Two calls where the first must carry something; the second makes every component initial,
-// XSTATE_BV and all, as in a fresh vCPU. For an image without a component
-//   MXCSR in the kernel's buffer stays, and a GET of a state with AVX but no SSE would show it,
-//   PKRU stays (both copy_uabi_to_xstate), and
-//   x87 and XMM bytes stay, which KVM_GET_FPU shows without asking XSTATE_BV
-//   (kvm_arch_vcpu_ioctl_get_fpu).
-std::expected<void, std::string> ResetFpu(const Host& host, const wire::PlanView& plan,
-                                          Vcpu& vcpu) {
-  if ((vcpu.stale & (kStaleMxcsr | kStalePkru)) != 0 || HasStep(plan, Op::kGetFpu)) {
-    const uint64_t pkru = host.guest_pku && (vcpu.features & 0x200) != 0 ? 0x200 : 0;
-    if (auto set = SetImage(host, vcpu, 3 | pkru); !set) return set;
-  }
+// Two calls: the first brings initial bytes into every component of the kernel's buffer, the second
+// makes every component initial, XSTATE_BV and all, as in a fresh vCPU. An image without a
+// component leaves its bytes in the buffer (copy_uabi_to_xstate), where an earlier program's could
+// be seen: MXCSR by a GET of a state with AVX but no SSE; x87 and XMM by KVM_GET_FPU, which does
+// not ask XSTATE_BV; any by a CPU whose XSAVES sets an XSTATE_BV bit and leaves the component out
+// as unmodified (seen of AVX on Zen 4; AMD erratum 1386 is alike). PKRU has no other way to become
+// 0.
+std::expected<void, std::string> ResetFpu(const Host& host, Vcpu& vcpu) {
+  const uint64_t components = (vcpu.features & host.guest_components) | xstate::kX87Sse;
+  if (auto set = SetImage(host, vcpu, components); !set) return set;
   return SetImage(host, vcpu, 0);
 }
 
@@ -125,7 +123,7 @@ std::expected<void, std::string> BringToStart(const Host& host, const wire::Plan
   if (auto done = ResetSregs(host, plan, vcpu); !done) return done;
   if (auto done = ResetXcr0(host, plan, vcpu); !done) return done;
   if ((vcpu.stale & kStaleFpu) != 0) {
-    if (auto done = ResetFpu(host, plan, vcpu); !done) return done;
+    if (auto done = ResetFpu(host, vcpu); !done) return done;
   }
   if ((vcpu.stale & kStaleEvents) != 0) {
     kvm_vcpu_events events{};

@@ -39,15 +39,13 @@ struct Host {
 
 // State that a program may have left behind, each with one way to bring it back (start.cc).
 enum Stale : unsigned {
-  kStaleFpu = 1 << 0,    // any component
-  kStaleMxcsr = 1 << 1,  // the kernel's buffer holds an MXCSR that a later GET could show
-  kStalePkru = 1 << 2,
-  kStaleXcr0 = 1 << 3,
-  kStaleMsrs = 1 << 4,
-  kStaleSregs = 1 << 5,
-  kStaleEvents = 1 << 6,
-  kStaleMpState = 1 << 7,
-  kStaleAll = 0xff,
+  kStaleFpu = 1 << 0,  // any component
+  kStaleXcr0 = 1 << 1,
+  kStaleMsrs = 1 << 2,
+  kStaleSregs = 1 << 3,
+  kStaleEvents = 1 << 4,
+  kStaleMpState = 1 << 5,
+  kStaleAll = 0x3f,
 };
 
 struct Vcpu {
