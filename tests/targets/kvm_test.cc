@@ -37,12 +37,14 @@ program::Program WithoutXinuse(program::Program p) {
 // and images are compared without it: a component that is really another shows in its bytes.
 Records Comparable(const Records& records) {
   constexpr size_t kXstateBv = sizeof(trace::IoctlRecord) + xstate::kHeaderOffset;
+  constexpr size_t kMxcsrMask = sizeof(trace::IoctlRecord) + 28;  // no state either
   Records out = WithoutTime(records);
   for (size_t at = 0; at + 8 <= out.size();) {
     uint32_t length;
     std::memcpy(&length, &out[at + 4], sizeof(length));
     const bool image = out[at] == static_cast<uint8_t>(RecordKind::kIoctl) && length > 4096;
     if (image) std::memset(&out[at + 8 + kXstateBv], 0, 8);
+    if (image) std::memset(&out[at + 8 + kMxcsrMask], 0, 4);
     at += 8 + length;
   }
   return out;
