@@ -40,14 +40,15 @@ class SeenArea final : public cpu::Choices {
     return (xstate::ImageView(after_).xstate_bv() & Bit(c)) != 0;
   }
 
-  // Left out if the place still holds what was there. If that is the register's value as well, both
+  // Left out if its places still hold what was there. If that is the register's value as well, both
   // answers give the same bytes.
   bool OmitUnmodified(Component c) override {
-    const Range r = RangeOf(c);
-    const auto was = xstate::Slice(before_, r.begin, r.size);
-    const auto is = xstate::Slice(after_, r.begin, r.size);
-    return !is.empty() && was.size() == is.size() &&
-           std::memcmp(was.data(), is.data(), is.size()) == 0;
+    if (c == Component::kX87) return Unchanged({0, 24}) && Unchanged({32, 128});
+    if (c == Component::kSse) return Unchanged({160, 256});
+    const auto& sub = cpu_.features->xsave.sub[static_cast<unsigned>(c)];
+    return Unchanged(
+        {compacted_ ? xstate::CompactedOffset(cpu_.features->xsave, xcomp_bv_, c) : sub.offset,
+         sub.size});
   }
 
   void ResolvePointers(cpu::X87& x87) override {
@@ -73,12 +74,11 @@ class SeenArea final : public cpu::Choices {
     return (old & ~uint64_t{0xffffffff}) | (seen & 0xffffffff);
   }
 
-  Range RangeOf(Component c) const {
-    if (c == Component::kX87) return {32, 128};
-    if (c == Component::kSse) return {160, 256};
-    const auto& sub = cpu_.features->xsave.sub[static_cast<unsigned>(c)];
-    if (!compacted_) return {sub.offset, sub.size};
-    return {xstate::CompactedOffset(cpu_.features->xsave, xcomp_bv_, c), sub.size};
+  bool Unchanged(const Range& r) const {
+    const auto was = xstate::Slice(before_, r.begin, r.size);
+    const auto is = xstate::Slice(after_, r.begin, r.size);
+    return !is.empty() && was.size() == is.size() &&
+           std::memcmp(was.data(), is.data(), is.size()) == 0;
   }
 
   const cpu::Cpu& cpu_;

@@ -127,11 +127,16 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
   for (uint32_t i = begin; i < m.size && i < begin + 8; ++i) {
     d.bits |= uint64_t{static_cast<uint8_t>(m.possible[i] ^ m.seen[i])} << (8 * (i - begin));
   }
-  const auto chunk = std::min<size_t>(m.size, kChunk);
-  const Bytes possible = Bytes(m.possible).first(chunk), seen = Bytes(m.seen).first(chunk);
-  if (m.relation == Relation::kOther) {
-    d.relation = name.is_bitmap ? (name.bit_lost ? Relation::kInitial : Relation::kInvented)
-                                : Classify(possible, seen, name.home, around);
+  // The register that differs: the fields that begin the legacy region are smaller than others.
+  const bool small = name.exact < 32;
+  const size_t at = small ? begin & ~3u : 0;
+  const size_t chunk = std::min<size_t>(m.size - at, small ? 4 : kChunk);
+  const Bytes possible = Bytes(m.possible).subspan(at, chunk);
+  const Bytes seen = Bytes(m.seen).subspan(at, chunk);
+  if (m.relation == Relation::kOther && name.is_bitmap) {
+    d.relation = name.bit_lost ? Relation::kInitial : Relation::kInvented;
+  } else if (m.relation == Relation::kOther) {
+    d.relation = Classify(possible, seen, small ? name.exact & ~size_t{3} : name.home, around);
   }
   d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
                         d.where, Hex(possible), Hex(seen), RelationName(d.relation), m.differing);
@@ -143,6 +148,19 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
   d.step = number;
   d.op = step != nullptr ? static_cast<uint8_t>(step->op) : 0;
   return d;
+}
+
+// AMD family 19h (measured on model 11H): while AVX holds its initial value and ZMM_Hi256 does not,
+// XINUSE[2] comes to read 1 (a legacy SSE write is enough) though the CPU takes AVX for unmodified, so
+// XSAVEOPT and XSAVES set XSTATE_BV[2] over bytes they did not write: the area then declares stale
+// bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs write a
+// component that they declare to be in use (SDM vol. 1, 13.9).
+std::string CauseOf(const Explained& what, const Divergence& d) {
+  if (what.cpu == nullptr || !what.cpu->features->amd || !d.has_component) return "";
+  const bool shows = d.component == Component::kAvx || d.component == Component::kOpmask;
+  const bool holds = what.cpu->IsInitial(d.component) && what.cpu->IsInitial(Component::kAvx) &&
+                     !what.cpu->IsInitial(Component::kZmmHi256);
+  return shows && holds ? "avx-initial-under-zmm" : "";
 }
 
 }  // namespace
@@ -163,6 +181,7 @@ Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings&
   } else {
     ExplainBytes(what, m, around, d);
   }
+  d.cause = CauseOf(what, d);
   return d;
 }
 
@@ -226,6 +245,20 @@ Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned va
   d.words = fmt::format(
       "Step {} ({}): the guest never sees the {} that was set, as a later step shows: {}.", number,
       program::PrintStep(step), d.where, why);
+  return d;
+}
+
+Divergence ExplainXcr0(const trace::Platform& platform, const plan::Plan& plan, uint16_t number) {
+  Divergence d = Base(nullptr, number, Law::kModel);
+  d.relation = Relation::kAnothers;
+  d.where = "XCR0 in force";
+  d.bits = plan.xcr0 ^ platform.host_xcr0;
+  d.rule = "SDM vol. 1, 13.3; KVM: kvm_load_guest_xsave_state";
+  d.words = fmt::format(
+      "The guest runs with the host's XCR0 ({}) and not its own ({} at the start), as step {} ({}) "
+      "shows.",
+      program::PrintMask(platform.host_xcr0), program::PrintMask(plan.xcr0), number,
+      program::PrintStep(plan.effective.steps[number]));
   return d;
 }
 

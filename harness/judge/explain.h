@@ -45,6 +45,9 @@ Divergence ExplainCanary(const trace::Platform& platform, const program::Step* s
 // Law 2, told at the KVM_SET_FPU that is to blame: `variant` is one of kFpuLoses*.
 Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned variant);
 
+// Law 1: the guest runs with an XCR0 that it was not given, seen at step `number`.
+Divergence ExplainXcr0(const trace::Platform& platform, const plan::Plan& plan, uint16_t number);
+
 // Law 6.
 Divergence ExplainHealth(const program::Step* step, uint16_t number, Relation relation,
                          std::string where, std::string words);

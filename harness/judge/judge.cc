@@ -76,10 +76,34 @@ struct Judge::Impl {
 
   const trace::Platform platform;
   Walk walk;
+  std::unique_ptr<Walk> supposing;  // made when first needed
   SortedRecords records;
+
+  // Where the walk failed: is it one fault of the whole system? If that explains what was seen up
+  // to there and further, it is the divergence, and judging goes on under it.
+  void TryHypotheses(const plan::Plan& plan, Verdict& verdict);
 
   void JudgeCanaries(const plan::Plan& plan, Verdict& verdict);
 };
+
+void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
+  if (verdict.ok() || platform.target == "native" || platform.host_xcr0 == 0) return;
+  if (!supposing) supposing = std::make_unique<Walk>(platform);
+  supposing->Assume(Hypothesis::kHostXcr0);
+  Verdict other;
+  other.laws = verdict.laws;
+  supposing->Go(plan, &records, nullptr, &other);
+  // Better is: further, or as far with less to say.
+  const auto rank = [](const Walk& w, const Verdict& v) {
+    return std::pair(w.stopped_at(), -static_cast<int>(v.divergences.size()));
+  };
+  if (rank(*supposing, other) <= rank(walk, verdict)) return;
+  const uint16_t shown = verdict.divergences[0].step;
+  other.checks += verdict.checks;
+  other.divergences.insert(other.divergences.begin(), ExplainXcr0(platform, plan, shown));
+  if (other.divergences.size() > kMaxDivergences) other.divergences.pop_back();
+  verdict = std::move(other);
+}
 
 void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
   for (const plan::Action& action : plan.actions) {
@@ -112,6 +136,7 @@ Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, Rea
   verdict.laws = 1u << static_cast<unsigned>(Law::kHealth);
   ++verdict.checks;
   impl_->walk.Go(plan, &records, reach, &verdict);
+  impl_->TryHypotheses(plan, verdict);
   impl_->JudgeCanaries(plan, verdict);
   if (records.has_end()) JudgeEnd(plan, records, verdict);
   if (const RecordProblem& problem = records.problem(); problem.what != nullptr && !Full(verdict)) {

@@ -44,6 +44,7 @@ void NameStandard(const xstate::XsaveCpuid& cpuid, uint32_t offset, uint32_t win
   name.where = RegisterName(cpuid, offset, name.component) + of;
   name.has_component = true;
   name.home = window;
+  name.exact = offset;
 }
 
 // A byte of an area, whose format its header says: translated to the standard offset, if it has
@@ -55,7 +56,7 @@ void NameArea(const Explained& what, const Mismatch& m, PlaceName& name) {
   if (m.offset >= xstate::kHeaderOffset && m.offset < xstate::kExtendedOffset) {
     NameStandard(cpuid, m.offset, m.window, kOf, name);
     name.has_component = false;
-    name.home = kNoHome;
+    name.home = name.exact = kNoHome;
     if (m.offset < xstate::kHeaderOffset + 8) NameBitmap(m, xstate::kHeaderOffset, name);
     return;
   }
@@ -141,7 +142,7 @@ PlaceName NamePlace(const Explained& what, const Mismatch& m) {
       NameStandard(what.platform.host.xsave, m.offset, m.window, " of the image", name);
       if (m.offset >= xstate::kHeaderOffset && m.offset < xstate::kExtendedOffset) {
         name.has_component = false;
-        name.home = kNoHome;
+        name.home = name.exact = kNoHome;
         if (m.offset < xstate::kHeaderOffset + 8) NameBitmap(m, xstate::kHeaderOffset, name);
       }
       break;

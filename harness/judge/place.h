@@ -19,6 +19,8 @@ struct PlaceName {
   xstate::Component component = xstate::Component::kX87;
   // Offset of Mismatch::window in a standard-format image, where the bytes have a place there.
   size_t home = kNoHome;
+  // The same of the differing byte itself.
+  size_t exact = kNoHome;
   bool is_bitmap = false;  // the bytes are bits of components: XSTATE_BV, XGETBV(1)
   bool bit_lost = false;   // the first differing bit was due and was clear
 };

@@ -42,6 +42,9 @@ struct Divergence {
   std::vector<uint8_t> possible;  // bytes around the difference (at most 64), or empty
   std::vector<uint8_t> seen;
   uint64_t bits = 0;              // differing bits of the first 8 bytes
+  // The condition of a known defect that held at this step, by name ("avx-initial-under-zmm",
+  // see explain.cc), where the divergence is of a kind which that defect makes; empty for none.
+  std::string cause;
   std::string rule;               // the rule and its source: "SDM 13.8.2", "KVM: fpu_copy_uabi..."
   std::string words;              // one sentence: what was possible, what was seen
 };

@@ -36,6 +36,7 @@ json ToJson(const Divergence& d) {
               {"seen", Hex(d.seen)},
               {"bits", fmt::format("{:#x}", d.bits)},
               {"rule", d.rule},
+              {"cause", d.cause},
               {"words", d.words}};
   out["component"] = d.has_component ? json(xstate::RowOf(d.component).name) : json(nullptr);
   return out;

@@ -70,6 +70,13 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   return cpu.IsInitial(c) ? 1 : 2;
 }
 
+bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
+  for (size_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
+    if (plan.effective.steps[i].op == Op::kRaw) return true;
+  }
+  return false;
+}
+
 bool IsFullLook(Op op) {
   return op == Op::kGetXsave || op == Op::kGetXsave2 || op == Op::kXsave || op == Op::kXsavec ||
          op == Op::kXsaves;
@@ -84,6 +91,7 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   records_ = records;
   verdict_ = verdict;
   last_exit_ = 0;
+  stopped_at_ = kNowhere;
   suspect_.fill(Law::kModel);
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
@@ -104,6 +112,11 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
   reach_ = reach;
   Begin(plan, records, verdict);
   for (const plan::Action& action : plan.actions) {
+    if (action.kind == plan::ActionKind::kRun && HasRaw(plan, action)) {
+      // The journals of a run are read at its end or its next exit: raw code may have reached them.
+      if (verdict_ != nullptr) verdict_->unknown = true;
+      return;
+    }
     for (uint16_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
       if (until_ && i >= *until_) return;
       if (DiedBefore(i) || DoStep(action, i) == Next::kStop) return;
@@ -150,15 +163,31 @@ Context Walk::MakeContext(World& world, uint16_t number) {
           .area_bytes = area_bytes_};
 }
 
+// Instructions of the guest meet the XCR0 in force, the VMM and XSETBV the one that KVM keeps.
+void Walk::ExchangeXcr0(uint16_t number, bool before) {
+  const program::Step& step = plan_->effective.steps[number];
+  const bool kept = program::RowOf(step).actor != program::Actor::kGuest || step.op == Op::kXsetbv;
+  for (size_t i = 0; i < worlds_.size(); ++i) {
+    World& world = worlds_[i];
+    for (unsigned v = 0; v < world.vcpus; ++v) {
+      uint64_t& xcr0 = world.vcpu[v].cpu.xcr0;
+      if (kept && !before) world.kvm_xcr0[v] = xcr0;
+      xcr0 = kept && before ? world.kvm_xcr0[v] : platform_.host_xcr0;
+    }
+  }
+}
+
 Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   if (reach_ != nullptr) PrepareReach(number);
+  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, true);
   const Next next = step.op == Op::kGetFpu                  ? GetFpu(number)
                     : action.kind == plan::ActionKind::kRun ? Guest(action, number)
                                                             : Vmm(number);
+  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, false);
   if (reach_ != nullptr) EmitReach(number);
   if (next == Next::kStop) return next;
-  if (step.op == Op::kRaw || worlds_[0].vcpu[step.vcpu].cpu.unknown != 0) {
+  if (worlds_[0].vcpu[step.vcpu].cpu.unknown != 0) {
     if (verdict_ != nullptr) verdict_->unknown = true;
     return Next::kStop;
   }
@@ -169,7 +198,7 @@ Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
 Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
-  if (function == nullptr) return Next::kGoOn;  // raw code: DoStep stops behind it
+  if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
   const size_t worlds = worlds_.size();
   std::array<uint64_t, 16> xfd;
   const bool any = worlds_.Prune([&](size_t i) {
@@ -269,7 +298,9 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
       return std::pair(worlds_.blame(i) != 0, mismatches_[i].differing);
     });
     Report(number, nearest, mismatches_[nearest]);
-    return harmless ? Next::kGoOn : Next::kStop;
+    if (harmless) return Next::kGoOn;
+    stopped_at_ = number;
+    return Next::kStop;
   }
   if (!worlds_.AnyBlameless()) ReportBlame();
   return Next::kGoOn;
@@ -294,11 +325,12 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
   if (verdict_ == nullptr || verdict_->divergences.size() >= kMaxDivergences) return;
   const program::Step& step = plan_->effective.steps[number];
   const Law suspect = suspect_[step.vcpu];
-  if (m.place != Place::kNone && suspect != Law::kModel) m.law = suspect;
+  if (m.place != Place::kNone && suspect != Law::kModel && !IsHarmless(step.op)) m.law = suspect;
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
     Walk history(platform_);
+    history.Assume(hypothesis_);
     around.before = history.States(*plan_, *records_, number, step.vcpu);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {

@@ -17,9 +17,23 @@
 
 namespace fpswap::judge {
 
+// What may be wrong with the system under test as a whole. Assumed only to tell one such fault from
+// the many differences it makes: a walk that fails is tried again under each (judge.cc), and if it
+// gets further, the hypothesis is the divergence.
+enum class Hypothesis : uint8_t {
+  kNone,
+  // The guest runs with the host's XCR0, whatever it was given (kvm_load_guest_xsave_state).
+  kHostXcr0,
+};
+
 class Walk {
  public:
   explicit Walk(const trace::Platform& platform);
+
+  void Assume(Hypothesis hypothesis) { hypothesis_ = hypothesis; }
+  // The step at which the last walk could not go on; kNowhere if it went to the end.
+  static constexpr unsigned kNowhere = ~0u;
+  unsigned stopped_at() const { return stopped_at_; }
 
   // Walks all of `plan` as far as it can be judged. `records` null: a simulation. Fills the model's
   // part of `verdict` (null in a simulation).
@@ -45,6 +59,7 @@ class Walk {
   Next Vmm(uint16_t number);
   Next GetFpu(uint16_t number);
   Context MakeContext(World& world, uint16_t number);
+  void ExchangeXcr0(uint16_t number, bool before);
 
   void BranchSetFpu(uint16_t number);
   void BranchTiles(const program::Step& step, size_t worlds, const std::array<uint64_t, 16>& xfd);
@@ -58,6 +73,8 @@ class Walk {
   bool DiedBefore(uint16_t number) const;
 
   const trace::Platform& platform_;
+  Hypothesis hypothesis_ = Hypothesis::kNone;
+  unsigned stopped_at_ = kNowhere;
   kvm::Host host_;
   cpu::Features limited_;
   uint64_t limited_mask_ = 0;

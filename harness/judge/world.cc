@@ -66,6 +66,7 @@ World& World::operator=(const World& other) {
   slot = other.slot;
   image = other.image;
   source = other.source;
+  kvm_xcr0 = other.kvm_xcr0;
   return *this;
 }
 
@@ -81,6 +82,7 @@ void World::Reset(const plan::Plan& plan, const cpu::Features& features, const k
   for (auto& memory : slot) memory.Clear();
   for (auto& memory : image) MakeInitialImage(memory);
   source = {};
+  kvm_xcr0.fill(plan.xcr0);
 }
 
 void MakeInitialImage(Memory<xstate::kMaxAreaSize>& image) {

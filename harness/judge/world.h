@@ -66,6 +66,8 @@ struct World {
   std::array<Memory<plan::kSlotSize>, program::kSlotCount> slot;
   std::array<Memory<xstate::kMaxAreaSize>, program::kImageCount> image;
   std::array<ImageSource, program::kImageCount> source;
+  // XCR0 as KVM has it, where a hypothesis says that the CPU runs with another (walk.h).
+  std::array<uint64_t, program::kMaxVcpus> kvm_xcr0{};
 };
 
 // `all` for a guest that is to have the user components `mask` only: CPUID bits that hang on a

@@ -96,21 +96,20 @@ Status Vcpu::SetXsave(std::span<const uint8_t> image) {
   return {};
 }
 
-// struct kvm_fpu: st_space, then the 24 bytes that begin the legacy region, then xmm_space.
+// struct kvm_fpu: st_space, then the 24 bytes that begin the legacy region, then xmm_space. As with
+// an image, what was given may be shown as it was until it has been through the registers.
 void Vcpu::SetFpuX87(std::span<const uint8_t> fpu) {
-  std::array<uint8_t, 160> legacy{};
-  std::memcpy(legacy.data() + 32, fpu.data(), 128);
-  std::memcpy(legacy.data(), fpu.data() + 128, 24);
-  legacy[5] = 0;
-  cpu.LoadX87(legacy, /*wide=*/true);
-  raw.components &= ~Bit(Component::kX87);
+  std::memcpy(raw.bytes.data() + 32, fpu.data(), 128);
+  std::memcpy(raw.bytes.data(), fpu.data() + 128, 24);
+  raw.bytes[5] = 0;  // the byte behind the tags is not taken
+  cpu.LoadX87(raw.bytes, /*wide=*/true);
+  raw.components |= Bit(Component::kX87);
 }
 
 void Vcpu::SetFpuXmm(std::span<const uint8_t> fpu) {
-  std::array<uint8_t, xstate::kLegacySize> legacy{};
-  std::memcpy(legacy.data() + 160, fpu.data() + 152, 256);
-  cpu.LoadXmm(legacy);
-  raw.components &= ~Bit(Component::kSse);
+  std::memcpy(raw.bytes.data() + 160, fpu.data() + 152, 256);
+  cpu.LoadXmm(raw.bytes);
+  raw.components |= Bit(Component::kSse);
 }
 
 Status Vcpu::SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags) {
@@ -175,8 +174,7 @@ void Vcpu::Migrate() {
   cpu.regs.x87.fcs = cpu.regs.x87.fds = 0;
   cpu.xrstor_info.valid = false;
   has_run = false;
-  raw.components = 0;
-  raw.mask = false;
+  // `raw` stays: bytes that no CPU has loaded yet travel as they were given.
 }
 
 }  // namespace fpswap::kvm
