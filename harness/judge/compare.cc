@@ -119,9 +119,10 @@ bool CompareJournal(const Context& c, const Outcome& o, Mismatch& m) {
   return false;
 }
 
-// Steps whose instruction stores into the journal itself: their page fault is the instruction's.
-bool StoresDirectly(const Context& c) {
-  switch (c.step.op) {
+}  // namespace
+
+bool StoresDirectly(program::Op op) {
+  switch (op) {
     case program::Op::kRdpkru:
     case program::Op::kXgetbv:
     case program::Op::kRdmsr:
@@ -134,8 +135,6 @@ bool StoresDirectly(const Context& c) {
   }
 }
 
-}  // namespace
-
 bool CompareGuest(Context& c, const Outcome& o, Mismatch& m) {
   if (c.seen == nullptr) return true;
   if (o.page.errors != 0) return ComparePageFault(c, o.page, true, o.rule, m);
@@ -144,7 +143,7 @@ bool CompareGuest(Context& c, const Outcome& o, Mismatch& m) {
     return CompareFault(c, o.fault->vector, errors, nullptr, true, o.rule, m);
   }
   // The instruction completes; PKRU may still deny the copy of what it gave to the journal.
-  const bool copies = c.row().journal_bytes != 0 && !StoresDirectly(c);
+  const bool copies = c.row().journal_bytes != 0 && !StoresDirectly(c.step.op);
   const PageFault denied = copies ? JournalFault(c) : PageFault{};
   if (denied.errors != 0) {
     return CompareExits(c, o, m) &&

@@ -108,6 +108,9 @@ inline constexpr unsigned kFpuVariants = 8;
 // Whether the variant differs from keeping the promise, given the state before the step.
 bool FpuVariantDiffers(const Context& c, unsigned variant);
 
+// Steps whose instruction stores into the journal itself: a page fault there is the instruction's.
+bool StoresDirectly(program::Op op);
+
 // Compares what was seen of a guest step with what a world has; true if it is allowed.
 bool CompareGuest(Context& c, const Outcome& outcome, Mismatch& m);
 

@@ -208,9 +208,19 @@ uint32_t MsrOf(const Vmm& v) {
   return program::MsrIndex(static_cast<program::Msr>(v.c.step.arg[0]));
 }
 
+// IA32_XSS of a guest without XSAVES: up to 6.11 the VMM reads and writes it (as 0), from 6.12 on
+// kvm_{get,set}_msr_common answer KVM_MSR_RET_UNSUPPORTED, which passes only where KVM advertises the
+// MSR. There is nothing in it either way, so both answers to 0 are right.
+bool MayBeUnsupported(const Vmm& v, uint64_t value) {
+  return MsrOf(v) == cpu::Cpu::kMsrXss && !v.c.cpu.features->xsave.xsaves && value == 0 &&
+         v.c.seen != nullptr && v.c.seen->has_ioctl && v.Returned().result == 0 &&
+         v.Returned().error == 0;
+}
+
 bool GetMsr(Vmm& v) {
   uint64_t value = 0;
   const Status status = v.c.vcpu.GetMsr(MsrOf(v), &value);
+  if (MayBeUnsupported(v, value)) return true;
   if (!ReturnedCount(v, status, "KVM_GET_MSRS count", kMsrRule)) return false;
   if (v.c.seen == nullptr || status.result == 0) return true;
   std::array<uint8_t, 8> possible;
@@ -219,6 +229,7 @@ bool GetMsr(Vmm& v) {
 }
 
 bool SetMsr(Vmm& v) {
+  if (MayBeUnsupported(v, v.c.step.arg[1])) return true;
   return ReturnedCount(v, v.c.vcpu.SetMsr(MsrOf(v), v.c.step.arg[1]), "KVM_SET_MSRS count",
                        kMsrRule);
 }

@@ -217,10 +217,10 @@ bool PlatformCondition::Holds(const trace::Platform& platform) const {
 bool Known::Matches(const judge::Divergence& divergence, const trace::Platform& on) const {
   std::optional<xstate::Component> component;
   if (divergence.has_component) component = divergence.component;
-  if (divergence.law != law || !Contains(ops, divergence.op) || !Contains(components, component) ||
-      !Contains(relations, divergence.relation)) {
-    return false;
-  }
+  if (!Contains(components, component) || !Contains(relations, divergence.relation)) return false;
+  const bool same_kind = cause ? *cause == divergence.cause
+                               : Contains(laws, divergence.law) && Contains(ops, divergence.op);
+  if (!same_kind) return false;
   if (where && *where != divergence.where) return false;
   if (where_regex && !std::regex_match(divergence.where, *where_regex)) return false;
   if (possible_regex && !std::regex_match(Hex(divergence.possible), *possible_regex)) return false;
@@ -238,16 +238,17 @@ std::expected<Known, std::string> ParseKnown(std::string_view text, std::string_
   known.title = reader.NeedText("title");
   known.reason = reader.NeedText("reason");
   known.kernel_function = reader.NeedText("kernel_function");
-  const auto laws = reader.List<judge::Law>("law", "a law", LawFrom);
-  if (laws.size() == 1) known.law = laws[0];
-  if (laws.size() > 1) reader.Fail("\"law\" must be one law");
-  known.ops = reader.List<uint8_t>("step", "a step", OpFrom);
+  known.cause = reader.Text("cause");
+  if (!known.cause) {
+    known.laws = reader.List<judge::Law>("law", "a law", LawFrom);
+    known.ops = reader.List<uint8_t>("step", "a step", OpFrom);
+  }
   known.components =
       reader.List<std::optional<xstate::Component>>("component", "a component", ComponentFrom);
   known.relations = reader.List<judge::Relation>("relation", "a relation", RelationFrom);
   known.where = reader.Text("where");
   known.where_regex = reader.Pattern("where_regex");
-  if (known.where.has_value() == known.where_regex.has_value()) {
+  if (!known.cause && known.where.has_value() == known.where_regex.has_value()) {
     reader.Fail("needs either \"where\" or \"where_regex\"");
   }
   known.possible_regex = reader.Pattern("possible_hex");

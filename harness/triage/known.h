@@ -9,11 +9,13 @@
 //   "title"      one line
 //   "reason"     why it is wrong, and what is at fault
 //   "kernel_function"  the function at fault ("" where it is not the kernel's)
-//   "law"        "model", ... (judge::LawName)
+//   "law"        "model", ... (judge::LawName), or a list
 //   "step"       a step's name, or a list of names; "none" for a divergence of no step
 //   "component"  a component's name, a list, or null for a divergence of no component
 //   "relation"   a relation's name (judge::RelationName), or a list
 //   "where"      the exact place, or "where_regex": a pattern that matches all of it
+//   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge has
+//                found to hold (judge::Divergence::cause)
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
 //                "other"), "compacted", "kernel": {"from": "6.1", "before": "6.19"}
@@ -53,7 +55,8 @@ struct PlatformCondition {
 struct Known {
   std::string name;  // the folder's
   std::string title, reason, kernel_function;
-  judge::Law law = judge::Law::kModel;
+  std::optional<std::string> cause;  // then `laws` and `ops` are not looked at
+  std::vector<judge::Law> laws;
   std::vector<uint8_t> ops;
   std::vector<std::optional<xstate::Component>> components;
   std::vector<judge::Relation> relations;

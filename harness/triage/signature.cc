@@ -54,19 +54,24 @@ Signature SignatureOf(const judge::Divergence& divergence) {
                       .op = divergence.op,
                       .component = {},
                       .relation = divergence.relation,
-                      .where = WhereClass(divergence.where)};
+                      .where = WhereClass(divergence.where),
+                      .cause = divergence.cause};
   if (divergence.has_component) signature.component = divergence.component;
   return signature;
 }
 
 std::string Signature::Key() const {
+  // One defect shows at many steps, in many ways.
+  if (!cause.empty()) return fmt::format("cause|{}|{}", cause, ComponentName(component));
   return fmt::format("{}|{}|{}|{}|{}", judge::LawName(law), OpName(op), ComponentName(component),
                      judge::RelationName(relation), where);
 }
 
 std::string Signature::Name() const {
-  std::string name = fmt::format("{:08x}-{}-{}-{}-{}", Hash(Key()), judge::LawName(law), OpName(op),
-                                 ComponentName(component), judge::RelationName(relation));
+  std::string name =
+      cause.empty() ? fmt::format("{:08x}-{}-{}-{}-{}", Hash(Key()), judge::LawName(law), OpName(op),
+                                  ComponentName(component), judge::RelationName(relation))
+                    : fmt::format("{:08x}-{}-{}", Hash(Key()), cause, ComponentName(component));
   for (char& c : name) {
     const bool plain = IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' ||
                        c == '_' || c == '-';

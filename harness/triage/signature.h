@@ -21,12 +21,13 @@ struct Signature {
   std::optional<xstate::Component> component;
   judge::Relation relation = judge::Relation::kOther;
   std::string where;  // a WhereClass
+  std::string cause;  // Divergence::cause; where there is one it is the signature
 
   // All of it in one line: "model|vmm.get_xsave|avx|stale|YMM#[255:128] of the image".
   std::string Key() const;
   // Fit for a folder: "3f2a91bc-model-vmm.get_xsave-avx-stale". The hash is of Key().
   std::string Name() const;
-  bool operator==(const Signature&) const = default;
+  bool operator==(const Signature& other) const { return Key() == other.Key(); }
 };
 
 Signature SignatureOf(const judge::Divergence& divergence);

@@ -268,6 +268,8 @@ struct Cpu {
   Result RestoreStandard(std::span<const uint8_t> area, uint64_t rfbm, bool wide);
   Result RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint64_t allowed, bool wide);
   void InitialiseAll(uint64_t components);
+  void NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm,
+                  uint64_t xcomp_bv);
   void LoadLegacy(std::span<const uint8_t> area, uint64_t components, bool wide);
   void StoreX87Pointers(std::span<uint8_t> legacy, bool wide) const;
   void ForgetPointers();
