@@ -12,28 +12,34 @@
 namespace fpswap::judge {
 
 // The laws, by number, as docs/laws.md explains them.
-enum class Law : uint8_t { kModel = 1, kCoherence = 2, kRoundTrip = 3, kIsolation = 4,
-                           kRefusal = 5, kHealth = 6 };
+enum class Law : uint8_t {
+  kModel = 1,
+  kCoherence = 2,
+  kRoundTrip = 3,
+  kIsolation = 4,
+  kRefusal = 5,
+  kHealth = 6
+};
 
 // How the value seen relates to what was possible.
 enum class Relation : uint8_t {
-  kOther,      // none of the below
-  kStale,      // a value the component had before
-  kInitial,    // the initial value, where another was due (lost)
-  kInvented,   // in use, where it had to be initial
-  kShifted,    // the right bytes at another offset
-  kAnothers,   // another register's, vCPU's or the host's bytes
-  kAccepted,   // succeeded, where it had to be refused or to fault
-  kRefused,    // refused or faulted, where it had to succeed
-  kWrongError, // another fault or errno
+  kOther,       // none of the below
+  kStale,       // a value the component had before
+  kInitial,     // the initial value, where another was due (lost)
+  kInvented,    // in use, where it had to be initial
+  kShifted,     // the right bytes at another offset
+  kAnothers,    // another register's, vCPU's or the host's bytes
+  kAccepted,    // succeeded, where it had to be refused or to fault
+  kRefused,     // refused or faulted, where it had to succeed
+  kWrongError,  // another fault or errno
   kHang,
   kDied,
 };
 
 struct Divergence {
   Law law = Law::kModel;
-  uint16_t step = 0;              // in the effective program
-  uint8_t op = 0;                 // program::Op of that step; 0 for none
+  uint16_t step = 0;  // in the effective program
+  uint8_t op = 0;     // program::Op of that step; 0 for none
   bool has_component = false;
   xstate::Component component = xstate::Component::kX87;
   Relation relation = Relation::kOther;
@@ -41,12 +47,12 @@ struct Divergence {
   uint32_t offset = 0;            // first differing byte in the observed bytes, where it applies
   std::vector<uint8_t> possible;  // bytes around the difference (at most 64), or empty
   std::vector<uint8_t> seen;
-  uint64_t bits = 0;              // differing bits of the first 8 bytes
+  uint64_t bits = 0;  // differing bits of the first 8 bytes
   // The condition of a known defect that held at this step, by name ("avx-initial-under-zmm",
   // see explain.cc), where the divergence is of a kind which that defect makes; empty for none.
   std::string cause;
-  std::string rule;               // the rule and its source: "SDM 13.8.2", "KVM: fpu_copy_uabi..."
-  std::string words;              // one sentence: what was possible, what was seen
+  std::string rule;   // the rule and its source: "SDM 13.8.2", "KVM: fpu_copy_uabi..."
+  std::string words;  // one sentence: what was possible, what was seen
 };
 
 struct Verdict {

@@ -209,8 +209,8 @@ uint32_t MsrOf(const Vmm& v) {
 }
 
 // IA32_XSS of a guest without XSAVES: up to 6.11 the VMM reads and writes it (as 0), from 6.12 on
-// kvm_{get,set}_msr_common answer KVM_MSR_RET_UNSUPPORTED, which passes only where KVM advertises the
-// MSR. There is nothing in it either way, so both answers to 0 are right.
+// kvm_{get,set}_msr_common answer KVM_MSR_RET_UNSUPPORTED, which passes only where KVM advertises
+// the MSR. There is nothing in it either way, so both answers to 0 are right.
 bool MayBeUnsupported(const Vmm& v, uint64_t value) {
   return MsrOf(v) == cpu::Cpu::kMsrXss && !v.c.cpu.features->xsave.xsaves && value == 0 &&
          v.c.seen != nullptr && v.c.seen->has_ioctl && v.Returned().result == 0 &&

@@ -111,6 +111,11 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
               Verdict* verdict) {
   reach_ = reach;
   Begin(plan, records, verdict);
+  Actions(plan);
+  SettleBlame();
+}
+
+void Walk::Actions(const plan::Plan& plan) {
   for (const plan::Action& action : plan.actions) {
     if (action.kind == plan::ActionKind::kRun && HasRaw(plan, action)) {
       // The journals of a run are read at its end or its next exit: raw code may have reached them.
@@ -235,8 +240,10 @@ Walk::Next Walk::Vmm(uint16_t number) {
   return Settle(number, any, IsHarmless(step.op));
 }
 
-// KVM_GET_FPU changes nothing and is judged in three parts, each against the worlds without blame.
-// It decides nothing about worlds: KVM fills it from bytes that need not be the guest's.
+// KVM_GET_FPU changes nothing and is judged in three parts. A part that no world without blame
+// allows may be told by an earlier call that failed its promise; otherwise it is this call's own
+// failure, and says nothing about the guest's state: KVM fills it from bytes that need not be the
+// guest's.
 Walk::Next Walk::GetFpu(uint16_t number) {
   const Next next = Vmm(number);
   if (next == Next::kStop || records_ == nullptr || !records_->Of(number).has_ioctl) return next;
@@ -244,15 +251,24 @@ Walk::Next Walk::GetFpu(uint16_t number) {
   trace::ReadHead(records_->Of(number).ioctl, record);
   if (record.result != 0) return next;
   for (const FpuPart part : {FpuPart::kX87, FpuPart::kXmm, FpuPart::kMxcsr}) {
+    const auto allows = [&](size_t i) {
+      Context c = MakeContext(worlds_[i], number);
+      mismatches_[i] = Mismatch{};
+      return CompareFpu(c, part, mismatches_[i]);
+    };
+    size_t wrong = worlds_.size();
     bool right = false;
-    size_t wrong = 0;
     for (size_t i = worlds_.size(); i-- > 0 && !right;) {
       if (worlds_.blame(i) != 0) continue;
-      Context c = MakeContext(worlds_[i], number);
-      right = CompareFpu(c, part, mismatches_[i]);
+      right = allows(i);
       wrong = i;
     }
-    if (!right) Report(number, wrong, mismatches_[wrong]);
+    if (right || worlds_.Prune(allows)) {
+      if (OneBlame()) ReportBlame();
+    } else {
+      wrong = std::min(wrong, worlds_.size() - 1);
+      Report(number, wrong, mismatches_[wrong]);
+    }
   }
   return next;
 }
@@ -297,13 +313,40 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     const size_t nearest = worlds::Nearest(worlds_.size(), [&](size_t i) {
       return std::pair(worlds_.blame(i) != 0, mismatches_[i].differing);
     });
+    // If every world was blamed already, that failure is what comes first.
+    if (worlds_.blame(nearest) != 0) {
+      NoteBlame(blames_[worlds_.blame(nearest) - 1]);
+      for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
+    }
     Report(number, nearest, mismatches_[nearest]);
     if (harmless) return Next::kGoOn;
     stopped_at_ = number;
     return Next::kStop;
   }
-  if (!worlds_.AnyBlameless()) ReportBlame();
+  // As long as several ways of failing are left, what is seen later tells which it was.
+  if (OneBlame()) ReportBlame();
   return Next::kGoOn;
+}
+
+// Whether nothing is left but worlds in which one call has failed its promise in one way.
+bool Walk::OneBlame() const {
+  for (size_t i = 0; i < worlds_.size(); ++i) {
+    if (worlds_.blame(i) == 0 || worlds_.blame(i) != worlds_.blame(0)) return false;
+  }
+  return true;
+}
+
+// The program is over and several ways of failing are left: the least of them.
+void Walk::SettleBlame() {
+  if (worlds_.AnyBlameless()) return;
+  const size_t least = worlds::Nearest(worlds_.size(), [&](size_t i) {
+    return std::popcount(blames_[worlds_.blame(i) - 1].variant);
+  });
+  std::swap(worlds_[0], worlds_[least]);
+  const unsigned of_first = worlds_.blame(0);
+  worlds_.set_blame(0, worlds_.blame(least));
+  worlds_.set_blame(least, of_first);
+  ReportBlame();
 }
 
 // Only worlds in which a call has failed its promise are left: says so, and goes on in the first,
@@ -313,6 +356,10 @@ void Walk::ReportBlame() {
   const Blame what = blames_[blame - 1];
   worlds_.Prune([&](size_t i) { return worlds_.blame(i) == blame; });
   for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
+  NoteBlame(what);
+}
+
+void Walk::NoteBlame(const Blame& what) {
   if (verdict_ == nullptr) return;
   for (unsigned bit = 1; bit < kFpuVariants; bit <<= 1) {
     if ((what.variant & bit) == 0 || verdict_->divergences.size() >= kMaxDivergences) continue;

@@ -53,6 +53,7 @@ class Walk {
     unsigned variant = 0;
   };
 
+  void Actions(const plan::Plan& plan);
   void Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict);
   Next DoStep(const plan::Action& action, uint16_t number);
   Next Guest(const plan::Action& action, uint16_t number);
@@ -64,7 +65,10 @@ class Walk {
   void BranchSetFpu(uint16_t number);
   void BranchTiles(const program::Step& step, size_t worlds, const std::array<uint64_t, 16>& xfd);
   Next Settle(uint16_t number, bool any, bool harmless);
+  bool OneBlame() const;
+  void SettleBlame();
   void ReportBlame();
+  void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);

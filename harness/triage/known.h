@@ -14,7 +14,8 @@
 //   "component"  a component's name, a list, or null for a divergence of no component
 //   "relation"   a relation's name (judge::RelationName), or a list
 //   "where"      the exact place, or "where_regex": a pattern that matches all of it
-//   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge has
+//   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge
+//   has
 //                found to hold (judge::Divergence::cause)
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",

@@ -69,9 +69,10 @@ std::string Signature::Key() const {
 
 std::string Signature::Name() const {
   std::string name =
-      cause.empty() ? fmt::format("{:08x}-{}-{}-{}-{}", Hash(Key()), judge::LawName(law), OpName(op),
-                                  ComponentName(component), judge::RelationName(relation))
-                    : fmt::format("{:08x}-{}-{}", Hash(Key()), cause, ComponentName(component));
+      cause.empty()
+          ? fmt::format("{:08x}-{}-{}-{}-{}", Hash(Key()), judge::LawName(law), OpName(op),
+                        ComponentName(component), judge::RelationName(relation))
+          : fmt::format("{:08x}-{}-{}", Hash(Key()), cause, ComponentName(component));
   for (char& c : name) {
     const bool plain = IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' ||
                        c == '_' || c == '-';

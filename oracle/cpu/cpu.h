@@ -25,8 +25,20 @@ namespace fpswap::cpu {
 
 using xstate::Component;
 
-enum Vector : uint8_t { kDE = 0, kDB = 1, kBP = 3, kUD = 6, kNM = 7, kDF = 8, kSS = 12, kGP = 13,
-                        kPF = 14, kMF = 16, kAC = 17, kXM = 19 };
+enum Vector : uint8_t {
+  kDE = 0,
+  kDB = 1,
+  kBP = 3,
+  kUD = 6,
+  kNM = 7,
+  kDF = 8,
+  kSS = 12,
+  kGP = 13,
+  kPF = 14,
+  kMF = 16,
+  kAC = 17,
+  kXM = 19
+};
 
 struct Fault {
   uint8_t vector = 0;
@@ -44,9 +56,9 @@ struct Features {
   bool amd = false;               // vendor AMD or Hygon: see X87's pointers
   bool fcs_fds_zero = false;      // CPUID.7.0:EBX[13]: FCS and FDS are saved as 0
   bool fdp_on_exception = false;  // CPUID.7.0:EBX[6]: FDP is updated by unmasked exceptions only
-  bool xsave_err_ptr = true;      // false: FIP/FDP/FOP are saved and restored only while FSW.ES (AMD
-                                  // without CPUID.80000008H:EBX[2])
-  uint32_t mxcsr_mask = 0xffff;   // FXSAVE's MXCSR_MASK
+  bool xsave_err_ptr = true;     // false: FIP/FDP/FOP are saved and restored only while FSW.ES (AMD
+                                 // without CPUID.80000008H:EBX[2])
+  uint32_t mxcsr_mask = 0xffff;  // FXSAVE's MXCSR_MASK
   bool avx = false, avx2 = false, fma = false, avx512f = false, avx512bw = false, avx512dq = false,
        avx512vl = false, mpx = false, pku = false, amx_tile = false, amx_int8 = false,
        amx_bf16 = false;
@@ -56,9 +68,9 @@ struct Features {
 // x87 state as the 160 bytes it owns. ST(i) is stored by stack position, as FXSAVE does.
 struct X87 {
   uint16_t fcw = 0x37f;
-  uint16_t fsw = 0;   // TOP is FSW[13:11]
-  uint8_t ftw = 0;    // abridged tags, by physical register: 1 is "not empty" (SDM 10.5.1)
-  uint16_t fop = 0;   // 11 bits
+  uint16_t fsw = 0;  // TOP is FSW[13:11]
+  uint8_t ftw = 0;   // abridged tags, by physical register: 1 is "not empty" (SDM 10.5.1)
+  uint16_t fop = 0;  // 11 bits
   uint64_t fip = 0;
   uint64_t fdp = 0;
   uint16_t fcs = 0;
@@ -190,9 +202,9 @@ struct Cpu {
   // Notes that `c` was written (ends the modified optimization for it).
   void Touch(Component c) { xrstor_info.unmodified &= ~xstate::Bit(c); }
 
-  // --- XSAVE and XRSTOR families (xsave.cc, xrstor.cc, fxsave.cc) -----------------------------------
-  // `area` is at least as long as the instruction may touch; `address` is its linear address.
-  // `wide` is REX.W.
+  // --- XSAVE and XRSTOR families (xsave.cc, xrstor.cc, fxsave.cc)
+  // ----------------------------------- `area` is at least as long as the instruction may touch;
+  // `address` is its linear address. `wide` is REX.W.
 
   Result Xsave(SaveForm form, std::span<uint8_t> area, uint64_t address, uint64_t rfbm, bool wide,
                Choices& choices);
@@ -266,7 +278,8 @@ struct Cpu {
   uint64_t Omitted(SaveForm form, uint64_t address, uint64_t rfbm, uint64_t xinuse,
                    Choices& choices) const;
   Result RestoreStandard(std::span<const uint8_t> area, uint64_t rfbm, bool wide);
-  Result RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint64_t allowed, bool wide);
+  Result RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint64_t allowed,
+                          bool wide);
   void InitialiseAll(uint64_t components);
   void NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm,
                   uint64_t xcomp_bv);

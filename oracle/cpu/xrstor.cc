@@ -81,10 +81,10 @@ Result Cpu::Xrstors(std::span<const uint8_t> area, uint64_t address, uint64_t rf
   return std::nullopt;
 }
 
-// XRSTOR_INFO. A component that was initialised, not loaded, is none that a later XSAVEOPT or XSAVES
-// may leave out as unmodified: the area's bytes never were its value. (If XINUSE reads 1 all the
-// same, XSTATE_BV would declare stale bytes to be the component: the guest's AVX state came back
-// like that on a part of AMD family 19h, see corpus/known/.)
+// XRSTOR_INFO. A component that was initialised, not loaded, is none that a later XSAVEOPT or
+// XSAVES may leave out as unmodified: the area's bytes never were its value. (If XINUSE reads 1 all
+// the same, XSTATE_BV would declare stale bytes to be the component: the guest's AVX state came
+// back like that on a part of AMD family 19h, see corpus/known/.)
 void Cpu::NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm,
                      uint64_t xcomp_bv) {
   const uint64_t mxcsr = (rfbm & Bit(Component::kSse)) != 0 ? kMxcsrUnmodified : 0;
