@@ -44,7 +44,9 @@ class SeenArea final : public cpu::Choices {
   // answers give the same bytes.
   bool OmitUnmodified(Component c) override {
     if (c == Component::kX87) return Unchanged({0, 24}) && Unchanged({32, 128});
-    if (c == Component::kSse) return Unchanged({160, 256});
+    // Only XSAVEOPT stores MXCSR by a rule of its own.
+    const bool mxcsr_too = compacted_ || fxsave;
+    if (c == Component::kSse) return Unchanged({160, 256}) && (!mxcsr_too || Unchanged({24, 8}));
     const auto& sub = cpu_.features->xsave.sub[static_cast<unsigned>(c)];
     return Unchanged(
         {compacted_ ? xstate::CompactedOffset(cpu_.features->xsave, xcomp_bv_, c) : sub.offset,
@@ -68,6 +70,7 @@ class SeenArea final : public cpu::Choices {
   }
 
   bool wide = false;
+  bool fxsave = false;
 
  private:
   static uint64_t Low(uint64_t old, uint64_t seen) {
@@ -183,6 +186,7 @@ Outcome StepFxsave(Context& c) {
   auto& slot = c.world.slot[SlotOf(c)];
   SeenArea choices(c.cpu, false, 0, slot.Bytes().subspan(AtOf(c)), c.journal());
   choices.wide = wide;
+  choices.fxsave = true;
   Outcome o;
   o.fault = c.cpu.Fxsave(slot.Write(AtOf(c), xstate::kLegacySize), AddressOf(c), wide, choices);
   o.journal = slot.Bytes().subspan(AtOf(c), xstate::kLegacySize);

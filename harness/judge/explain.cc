@@ -151,10 +151,10 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 }
 
 // AMD family 19h (measured on model 11H): while AVX holds its initial value and ZMM_Hi256 does not,
-// XINUSE[2] comes to read 1 (a legacy SSE write is enough) though the CPU takes AVX for unmodified, so
-// XSAVEOPT and XSAVES set XSTATE_BV[2] over bytes they did not write: the area then declares stale
-// bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs write a
-// component that they declare to be in use (SDM vol. 1, 13.9).
+// XINUSE[2] comes to read 1 (a legacy SSE write is enough) though the CPU takes AVX for unmodified,
+// so XSAVEOPT and XSAVES set XSTATE_BV[2] over bytes they did not write: the area then declares
+// stale bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs
+// write a component that they declare to be in use (SDM vol. 1, 13.9).
 std::string CauseOf(const Explained& what, const Divergence& d) {
   if (what.cpu == nullptr || !what.cpu->features->amd || !d.has_component) return "";
   const bool shows = d.component == Component::kAvx || d.component == Component::kOpmask;

@@ -79,15 +79,16 @@ struct Judge::Impl {
   std::unique_ptr<Walk> supposing;  // made when first needed
   SortedRecords records;
 
-  // Where the walk failed: is it one fault of the whole system? If that explains what was seen up
-  // to there and further, it is the divergence, and judging goes on under it.
+  // Where the walk failed: is it a fault that the probe has found in this system as a whole? If that
+  // explains what was seen up to there and further, it is the divergence, and judging goes on under
+  // it.
   void TryHypotheses(const plan::Plan& plan, Verdict& verdict);
 
   void JudgeCanaries(const plan::Plan& plan, Verdict& verdict);
 };
 
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
-  if (verdict.ok() || platform.target == "native" || platform.host_xcr0 == 0) return;
+  if (verdict.ok() || platform.xcr0_loaded) return;
   if (!supposing) supposing = std::make_unique<Walk>(platform);
   supposing->Assume(Hypothesis::kHostXcr0);
   Verdict other;

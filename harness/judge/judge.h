@@ -16,14 +16,14 @@
 
 namespace fpswap::judge {
 
-// Receives each oracle state reached: a hash of (step's op, state class of a component, XCR0, way of
-// exit, outcome). See reach.h for the table it feeds.
+// Receives each oracle state reached: a hash of (step's op, state class of a component, XCR0, way
+// of exit, outcome). See reach.h for the table it feeds.
 struct ReachEvent {
   uint8_t op;
-  uint8_t component;    // Component, or 255 for none
-  uint8_t state;        // 0 absent from XCR0, 1 initial, 2 in use, 3 disabled by XFD, 4 unknown
-  uint8_t exit;         // program::Op of the last step that left the guest, 0 for none yet
-  uint8_t outcome;      // 0 done, else 1 + vector, or 128 + low bits of errno
+  uint8_t component;  // Component, or 255 for none
+  uint8_t state;      // 0 absent from XCR0, 1 initial, 2 in use, 3 disabled by XFD, 4 unknown
+  uint8_t exit;       // program::Op of the last step that left the guest, 0 for none yet
+  uint8_t outcome;    // 0 done, else 1 + vector, or 128 + low bits of errno
   uint32_t xcr0;
 };
 class ReachSink {
@@ -37,7 +37,8 @@ class Judge {
   explicit Judge(const trace::Platform& platform);
   ~Judge();
   // `plan` must have been made for the same platform.
-  Verdict Check(const plan::Plan& plan, std::span<const uint8_t> records, ReachSink* reach = nullptr);
+  Verdict Check(const plan::Plan& plan, std::span<const uint8_t> records,
+                ReachSink* reach = nullptr);
   // The same walk without records. What is left to choice takes the simplest value.
   void Simulate(const plan::Plan& plan, ReachSink& reach);
 

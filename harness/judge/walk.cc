@@ -205,7 +205,7 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
   const size_t worlds = worlds_.size();
-  std::array<uint64_t, 16> xfd;
+  XfdOfWorlds xfd;
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
@@ -221,12 +221,19 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   return Settle(number, any, IsHarmless(step.op));
 }
 
+// More worlds than there is room for: nothing that follows could be called wrong.
+Walk::Next Walk::GiveUp() {
+  if (verdict_ != nullptr) verdict_->unknown = true;
+  for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
+  return Next::kStop;
+}
+
 Walk::Next Walk::Vmm(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   fpu_variants_.fill(0);
-  if (step.op == Op::kSetFpu && records_ != nullptr) BranchSetFpu(number);
+  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp();
   const size_t worlds = worlds_.size();
-  std::array<uint64_t, 16> xfd;
+  XfdOfWorlds xfd;
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     xfd[i] = c.cpu.xfd;
@@ -274,14 +281,14 @@ Walk::Next Walk::GetFpu(uint16_t number) {
 }
 
 // Worlds in which KVM_SET_FPU does not keep its promise, to be blamed on it if only they are left.
-void Walk::BranchSetFpu(uint16_t number) {
+bool Walk::BranchSetFpu(uint16_t number) {
   const size_t before = worlds_.size();
   for (size_t i = 0; i < before; ++i) {
     for (unsigned variant = 1; variant < kFpuVariants; ++variant) {
       const Context c = MakeContext(worlds_[i], number);
       if (!FpuVariantDiffers(c, variant)) continue;
       const size_t copy = worlds_.Branch(i);
-      if (copy == worlds::Worlds<World>::kMax) return;
+      if (copy == worlds::Worlds<World>::kMax) return false;
       fpu_variants_[copy] = variant;
       if (worlds_.blame(copy) == 0) {
         blames_.push_back({number, variant});
@@ -289,12 +296,12 @@ void Walk::BranchSetFpu(uint16_t number) {
       }
     }
   }
+  return true;
 }
 
 // IA32_XFD has let components go that hold something: they are as they were, or initial if the host
 // has saved the state meanwhile (fpu_sync_guest_vmexit_xfd_state; SDM 13.14).
-void Walk::BranchTiles(const program::Step& step, size_t worlds,
-                       const std::array<uint64_t, 16>& xfd) {
+void Walk::BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd) {
   for (size_t i = 0; i < worlds; ++i) {
     const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
     for (uint64_t freed = xfd[i] & ~cpu.xfd & kKnown; freed != 0; freed &= freed - 1) {

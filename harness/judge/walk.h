@@ -53,6 +53,8 @@ class Walk {
     unsigned variant = 0;
   };
 
+  using XfdOfWorlds = std::array<uint64_t, worlds::Worlds<World>::kMax>;
+
   void Actions(const plan::Plan& plan);
   void Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict);
   Next DoStep(const plan::Action& action, uint16_t number);
@@ -62,8 +64,9 @@ class Walk {
   Context MakeContext(World& world, uint16_t number);
   void ExchangeXcr0(uint16_t number, bool before);
 
-  void BranchSetFpu(uint16_t number);
-  void BranchTiles(const program::Step& step, size_t worlds, const std::array<uint64_t, 16>& xfd);
+  bool BranchSetFpu(uint16_t number);  // false: no room
+  Next GiveUp();
+  void BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd);
   Next Settle(uint16_t number, bool any, bool harmless);
   bool OneBlame() const;
   void SettleBlame();

@@ -83,11 +83,13 @@ class SeenPointers final : public cpu::Choices {
 };
 
 void StoreX87(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out) {
-  if (!seen.empty() &&
-      std::memcmp(seen.data() + kPointersAt, out.data() + kPointersAt, kPointersSize) != 0) {
-    SeenPointers choices(seen);
-    vcpu.cpu.ResolvePointers(/*wide=*/true, choices);
-  }
+  vcpu.cpu.StoreX87(out, /*wide=*/true);
+  if (seen.empty()) return;
+  const bool same =
+      std::memcmp(seen.data() + kPointersAt, out.data() + kPointersAt, kPointersSize) == 0;
+  if (same && vcpu.cpu.regs.x87.pointers_known) return;
+  SeenPointers choices(seen);
+  vcpu.cpu.ResolvePointers(/*wide=*/true, choices);
   vcpu.cpu.StoreX87(out, /*wide=*/true);
 }
 
@@ -110,7 +112,6 @@ uint64_t ExpectXstateBv(const Vcpu& vcpu, std::span<const uint8_t> seen) {
 void ExpectLegacy(Vcpu& vcpu, uint64_t bv, std::span<const uint8_t> seen, std::span<uint8_t> out) {
   const Host& host = *vcpu.host;
   if ((bv & Bit(Component::kX87)) != 0) {
-    vcpu.cpu.StoreX87(out, true);
     StoreX87(vcpu, seen, out);
     if (!seen.empty()) TakeRawIfDifferent(vcpu, Component::kX87, kX87Ranges, seen, out);
   } else {
@@ -159,7 +160,6 @@ void ExpectFpu(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out
   }
   const std::span<const uint8_t> shown =
       seen.size() == kFpuSize ? std::span<const uint8_t>(as_seen) : std::span<const uint8_t>{};
-  vcpu.cpu.StoreX87(legacy, true);
   StoreX87(vcpu, shown, legacy);
   if (!shown.empty()) TakeRawIfDifferent(vcpu, Component::kX87, kX87Ranges, shown, legacy);
   vcpu.cpu.StoreXmm(legacy);

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/judge/simulator.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "harness/plan/vmm.h"
+#include "oracle/kvm/uabi.h"
+#include "oracle/xstate/image.h"
+
+namespace fpswap::judge {
+namespace {
+
+using program::Op;
+using trace::RecordKind;
+
+template <typename T>
+std::span<const uint8_t> BytesOf(const T& value) {
+  return {reinterpret_cast<const uint8_t*>(&value), sizeof(value)};
+}
+
+}  // namespace
+
+Simulator::Simulator(const trace::Platform& platform) : platform_(platform) {
+  host_.xsave = platform.host.xsave;
+  host_.supported = platform.guest_supp;
+  host_.user_features = platform.host_xcr0;
+  host_.mxcsr_mask = platform.host.mxcsr_mask;
+  host_.image_size = platform.xsave_size;
+  host_.compacted = platform.compacted;
+  const auto& x = platform.guest.xsave;
+  area_bytes_ = std::max(x.max_size, xstate::CompactedSize(x, x.xcr0 | x.xss));
+}
+
+Context Simulator::MakeContext(const plan::Plan& plan, uint16_t number, const StepRecords* hint) {
+  const program::Step& step = plan.effective.steps[number];
+  kvm::Vcpu& vcpu = world_.vcpu[step.vcpu];
+  return {.platform = platform_,
+          .plan = plan,
+          .step = step,
+          .number = number,
+          .seen = hint,
+          .world = world_,
+          .vcpu = vcpu,
+          .cpu = vcpu.cpu,
+          .scratch = scratch_,
+          .area_bytes = area_bytes_};
+}
+
+std::vector<uint8_t> Simulator::Run(const plan::Plan& plan, program::Rng& rng) {
+  records_.clear();
+  features_ = LimitFeatures(platform_.guest, plan.effective.features);
+  world_.Reset(plan, features_, host_);
+  for (const plan::Action& action : plan.actions) {
+    for (uint16_t i = action.first; i <= action.last; ++i) {
+      if (action.kind == plan::ActionKind::kRun) {
+        Guest(plan, i, action.cpl, rng);
+      } else {
+        Vmm(plan, i, rng);
+      }
+    }
+  }
+  const trace::EndRecord end{};
+  trace::AppendRecord(records_, RecordKind::kEnd, 0, 0, BytesOf(end));
+  return records_;
+}
+
+void Simulator::Record(const Context& c, RecordKind kind, std::span<const uint8_t> head,
+                       std::span<const uint8_t> tail) {
+  trace::AppendRecord(records_, kind, c.step.vcpu, c.number, head, tail);
+}
+
+void Simulator::RecordFault(const Context& c, uint8_t vector, uint32_t error, uint64_t rip,
+                            uint64_t address) {
+  const trace::FaultRecord fault{vector, {}, error, rip, address};
+  Record(c, RecordKind::kFault, BytesOf(fault));
+}
+
+// A journal that was never seen: the oracle takes from it what is open, so it draws the choices.
+void Simulator::DrawHint(Context& c, program::Rng& rng) {
+  hint_bytes_.resize(c.row().journal_bytes);
+  for (uint8_t& b : hint_bytes_) b = static_cast<uint8_t>(rng.Next());
+  const program::StepRow& row = program::RowOf(c.step);
+  if (row.journal == program::Journal::kArea && rng.OneIn(2)) {
+    // The slot as it is: what may be left out is left out.
+    const auto slot = c.world.slot[c.step.arg[0]].Bytes();
+    std::copy_n(slot.begin(), hint_bytes_.size(), hint_bytes_.begin());
+  }
+  const size_t header = c.step.arg[1] + xstate::kHeaderOffset;
+  if (row.journal == program::Journal::kArea && header + 8 <= hint_bytes_.size()) {
+    xstate::WriteAt(std::span(hint_bytes_), header, rng.Next());
+  }
+}
+
+void Simulator::Guest(const plan::Plan& plan, uint16_t number, uint8_t cpl, program::Rng& rng) {
+  StepRecords hint;
+  Context c = MakeContext(plan, number, &hint);
+  c.cpu.cpl = cpl;
+  c.vcpu.has_run = true;
+  DrawHint(c, rng);
+  hint.has_journal = !hint_bytes_.empty();
+  hint.journal = hint_bytes_;
+  const Outcome o = GuestFunctionOf(c.step.op)(c);
+  if (o.page.errors != 0) {
+    return RecordFault(c, cpu::kPF, o.page.error[rng.Below(o.page.errors)], c.rip(), o.page.begin);
+  }
+  if (o.fault) return RecordFault(c, o.fault->vector, o.fault->error_code, c.rip(), rng.Next());
+  for (unsigned i = 0; i < o.exits; ++i) {
+    const ExpectedExit& e = o.exit[i];
+    trace::ExitRecord exit{.reason = e.reason,
+                           .where = e.where,
+                           .data = e.data,
+                           .size = e.size,
+                           .is_write = e.is_write};
+    Record(c, RecordKind::kExit, BytesOf(exit));
+  }
+  if (c.row().journal_bytes == 0) return;
+  const PageFault denied = StoresDirectly(c.step.op) ? PageFault{} : JournalFault(c);
+  if (denied.errors != 0) {
+    return RecordFault(c, cpu::kPF, denied.error[0], c.rip() + 3, denied.begin);
+  }
+  Record(c, RecordKind::kJournal, o.journal.first(c.row().journal_bytes));
+}
+
+std::vector<uint8_t> Simulator::DrawImage(size_t size, program::Rng& rng) {
+  std::vector<uint8_t> image(size);
+  for (uint8_t& b : image) b = static_cast<uint8_t>(rng.Next());
+  if (rng.OneIn(2)) std::memset(image.data() + 28, 0, 4);  // MXCSR_MASK
+  return image;
+}
+
+void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) {
+  Context c = MakeContext(plan, number, nullptr);
+  const program::Step& step = c.step;
+  if (program::RowOf(step).actor == program::Actor::kHost) {
+    return Record(c, RecordKind::kHost, BytesOf(trace::HostRecord{}));
+  }
+  std::vector<uint8_t> data;
+  trace::IoctlRecord returned{};
+  Mismatch unused;
+  const bool get = step.op == Op::kGetXsave || step.op == Op::kGetXsave2;
+  if (get) {
+    data.resize(step.op == Op::kGetXsave ? kvm::kGetXsaveSize : host_.image_size);
+    kvm::ExpectXsave(c.vcpu, DrawImage(data.size(), rng), data);
+  } else if (step.op == Op::kGetFpu) {
+    data.resize(kvm::kFpuSize);
+    kvm::ExpectFpu(c.vcpu, DrawImage(data.size(), rng), data);
+  } else if (step.op == Op::kGetXcrs) {
+    data.resize(kvm::kXcrsSize);
+    kvm::ExpectXcrs(c.vcpu, data);
+  } else if (step.op == Op::kGetMpState) {
+    data.resize(4);
+  } else if (step.op == Op::kGetMsr || step.op == Op::kSetMsr) {
+    const uint32_t msr = program::MsrIndex(static_cast<program::Msr>(step.arg[0]));
+    kvm::Vcpu copy = c.vcpu;
+    uint64_t value = 0;
+    returned.result = step.op == Op::kSetMsr ? copy.SetMsr(msr, step.arg[1]).result
+                                             : copy.GetMsr(msr, &value).result;
+    if (step.op == Op::kGetMsr) data.assign(BytesOf(value).begin(), BytesOf(value).end());
+  }
+  DoVmmStep(c, changed_, 0, unused);
+  if (c.model_errno != 0) {
+    returned = {-1, c.model_errno};
+    data.clear();
+  } else if (get) {
+    std::ranges::copy(data, c.world.image[step.arg[0]].Write(0, data.size()).begin());
+  }
+  if (step.op == Op::kSetCpuid) {
+    const uint64_t now = c.cpu.features->xsave.xcr0;
+    data.assign(BytesOf(now).begin(), BytesOf(now).end());
+  }
+  Record(c, RecordKind::kIoctl, BytesOf(returned), data);
+}
+
+}  // namespace fpswap::judge

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A perfect system under test: records of a plan as the oracle would write them, every choice that
+// is left to it drawn at random. What it writes must always be judged clean.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "harness/judge/context.h"
+#include "harness/program/generate.h"
+
+namespace fpswap::judge {
+
+class Simulator {
+ public:
+  explicit Simulator(const trace::Platform& platform);
+
+  // REQUIRES: no raw step.
+  std::vector<uint8_t> Run(const plan::Plan& plan, program::Rng& rng);
+
+ private:
+  Context MakeContext(const plan::Plan& plan, uint16_t number, const StepRecords* hint);
+  void Guest(const plan::Plan& plan, uint16_t number, uint8_t cpl, program::Rng& rng);
+  void Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng);
+  void DrawHint(Context& c, program::Rng& rng);
+  void Record(const Context& c, trace::RecordKind kind, std::span<const uint8_t> head,
+              std::span<const uint8_t> tail = {});
+  void RecordFault(const Context& c, uint8_t vector, uint32_t error, uint64_t rip,
+                   uint64_t address);
+  std::vector<uint8_t> DrawImage(size_t size, program::Rng& rng);
+
+  const trace::Platform& platform_;
+  kvm::Host host_;
+  cpu::Features features_;
+  std::array<cpu::Features, program::kMaxVcpus> changed_;
+  World world_;
+  std::array<uint8_t, 512> scratch_{};
+  std::vector<uint8_t> hint_bytes_;
+  std::vector<uint8_t> records_;
+  uint32_t area_bytes_ = 0;
+};
+
+}  // namespace fpswap::judge

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Records written by hand, right and wrong: each law broken at least once, and told in the right
+// words.
+#include <cerrno>
+
+#include "harness/plan/vmm.h"
+#include "tests/judge/judge_testing.h"
+
+namespace fpswap::judge {
+namespace {
+
+using trace::EndReason;
+using xstate::Component;
+
+constexpr uint32_t kAvxAt = 576;  // of the standard format
+
+class VerdictTest : public testing::Test {
+ protected:
+  Verdict Check(const plan::Plan& plan, const std::vector<uint8_t>& records) {
+    return judge_.Check(plan, records);
+  }
+  // An image with AVX in use, YMM3 holding `pattern`.
+  std::vector<uint8_t> AvxImage(uint16_t pattern) {
+    std::vector<uint8_t> image = FreshImage(platform_);
+    const auto ymm = PatternBytes(pattern, 32);
+    std::memcpy(&image[160 + 3 * 16], ymm.data(), 16);
+    std::memcpy(&image[kAvxAt + 3 * 16], ymm.data() + 16, 16);
+    Put<uint64_t>(image, 512, 6);
+    return image;
+  }
+
+  trace::Platform platform_ = TestPlatform();
+  Judge judge_{platform_};
+};
+
+TEST_F(VerdictTest, AFreshVcpuShowsTheInitialImage) {
+  const auto plan = PlanOf("vmm.get_xsave image=0\n", platform_);
+  const auto verdict = Check(plan, Records(plan).Ioctl(0, 0, 0, FreshImage(platform_)).End());
+  EXPECT_TRUE(verdict.ok()) << Told(verdict);
+  EXPECT_EQ(verdict.checks, 2u);
+}
+
+TEST_F(VerdictTest, AnInitialComponentMayBeInUse) {
+  const auto plan = PlanOf("vmm.get_xsave image=0\n", platform_);
+  auto image = FreshImage(platform_);
+  Put<uint64_t>(image, 512, 0x2ff);
+  const auto verdict = Check(plan, Records(plan).Ioctl(0, 0, 0, image).End());
+  EXPECT_TRUE(verdict.ok()) << Told(verdict);
+}
+
+TEST_F(VerdictTest, ALostComponentIsInitialWhereItMustBeInUse) {
+  const auto plan = PlanOf("vex.load256 ymm=3 pattern=0x1234\nvmm.get_xsave image=0\n", platform_);
+  auto image = AvxImage(0x1234);
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(1, 0, 0, image).End()).ok());
+  std::fill_n(&image[kAvxAt], 256, uint8_t{0});
+  Put<uint64_t>(image, 512, 2);
+  const auto verdict = Check(plan, Records(plan).Ioctl(1, 0, 0, image).End());
+  const Divergence& d = First(verdict);
+  EXPECT_EQ(d.law, Law::kCoherence);
+  EXPECT_EQ(d.relation, Relation::kInitial);
+  EXPECT_EQ(d.component, Component::kAvx);
+  EXPECT_EQ(d.where, "header XSTATE_BV of the image");
+  EXPECT_EQ(d.bits, 4u);
+  EXPECT_EQ(d.step, 1);
+}
+
+TEST_F(VerdictTest, AnOldValueIsStale) {
+  const auto plan = PlanOf(
+      "vex.load256 ymm=3 pattern=0x1234\nvex.load256 ymm=3 pattern=0x4321\n"
+      "vmm.get_xsave image=0\n",
+      platform_);
+  auto image = AvxImage(0x4321);
+  const auto old = PatternBytes(0x1234, 32);
+  std::memcpy(&image[kAvxAt + 3 * 16], old.data() + 16, 16);
+  const auto verdict = Check(plan, Records(plan).Ioctl(2, 0, 0, image).End());
+  const Divergence& d = First(verdict);
+  EXPECT_EQ(d.relation, Relation::kStale) << Told(verdict);
+  EXPECT_EQ(d.where, "YMM3[255:128] of the image");
+  EXPECT_EQ(d.offset, kAvxAt + 3 * 16);
+  EXPECT_EQ(d.component, Component::kAvx);
+  EXPECT_NE(d.words.find("vmm.get_xsave image=0"), std::string::npos);
+  EXPECT_NE(d.words.find("YMM3[255:128] of the image must hold"), std::string::npos);
+}
+
+TEST_F(VerdictTest, AnotherRegistersValueIsAnothers) {
+  const auto plan = PlanOf(
+      "vex.load256 ymm=3 pattern=0x1234\nvex.load256 ymm=5 pattern=0x777\nvmm.get_xsave image=0\n",
+      platform_);
+  auto image = AvxImage(0x1234);
+  const auto five = PatternBytes(0x777, 32);
+  std::memcpy(&image[160 + 5 * 16], five.data(), 16);
+  std::memcpy(&image[kAvxAt + 5 * 16], five.data() + 16, 16);
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(2, 0, 0, image).End()).ok());
+  std::memcpy(&image[kAvxAt + 3 * 16], five.data() + 16, 16);
+  const auto verdict = Check(plan, Records(plan).Ioctl(2, 0, 0, image).End());
+  EXPECT_EQ(First(verdict).relation, Relation::kAnothers) << Told(verdict);
+}
+
+TEST_F(VerdictTest, TheRightBytesElsewhereAreShifted) {
+  const auto plan =
+      PlanOf("evex.load512 reg=17 pattern=0x1234\nvmm.get_xsave image=0\n", platform_);
+  const uint32_t at = platform_.host.xsave.sub[7].offset + 64;
+  auto image = FreshImage(platform_);
+  Put<uint64_t>(image, 512, 0x80);
+  const auto zmm = PatternBytes(0x1234, 64);
+  std::memcpy(&image[at], zmm.data(), 64);
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(1, 0, 0, image).End()).ok());
+  std::memcpy(&image[at], zmm.data() + 4, 60);
+  const auto verdict = Check(plan, Records(plan).Ioctl(1, 0, 0, image).End());
+  EXPECT_EQ(First(verdict).relation, Relation::kShifted) << Told(verdict);
+  EXPECT_EQ(First(verdict).where, "ZMM17 of the image");
+}
+
+TEST_F(VerdictTest, AValueFromNowhereIsInvented) {
+  const auto plan = PlanOf("vmm.get_xsave image=0\n", platform_);
+  auto image = AvxImage(0x999);
+  std::fill_n(&image[160], 256, uint8_t{0});
+  Put<uint64_t>(image, 512, 4);
+  const auto verdict = Check(plan, Records(plan).Ioctl(0, 0, 0, image).End());
+  EXPECT_EQ(First(verdict).relation, Relation::kInvented) << Told(verdict);
+}
+
+TEST_F(VerdictTest, AStoreMustStoreTheRegister) {
+  const auto plan = PlanOf("sse.load xmm=2 pattern=0x321\nsse.store xmm=2\n", platform_);
+  auto bytes = PatternBytes(0x321, 16);
+  EXPECT_TRUE(Check(plan, Records(plan).Journal(1, bytes).End()).ok());
+  bytes[9] ^= 0x10;
+  const Divergence d = First(Check(plan, Records(plan).Journal(1, bytes).End()));
+  EXPECT_EQ(d.law, Law::kModel);
+  EXPECT_EQ(d.component, Component::kSse);
+  EXPECT_EQ(d.offset, 9u);
+  EXPECT_EQ(d.bits, 0x10u);
+  EXPECT_EQ(d.where, "value stored by sse.store");
+}
+
+TEST_F(VerdictTest, AFaultThatIsDueMustCome) {
+  const auto plan = PlanOf("xcr0 x87\nvex.load256 ymm=3 pattern=0x1234\nxgetbv ecx=0\n", platform_);
+  std::vector<uint8_t> xcr0 = {1, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_TRUE(Check(plan, Records(plan).Fault(0, cpu::kUD).Journal(1, xcr0).End()).ok());
+  const Divergence missing = First(Check(plan, Records(plan).Journal(1, xcr0).End()));
+  EXPECT_EQ(missing.relation, Relation::kAccepted);
+  EXPECT_EQ(missing.where, "fault");
+  EXPECT_NE(missing.words.find("fault must be #UD, and was no fault"), std::string::npos);
+  const Divergence wrong =
+      First(Check(plan, Records(plan).Fault(0, cpu::kNM).Journal(1, xcr0).End()));
+  EXPECT_EQ(wrong.relation, Relation::kWrongError);
+  const uint64_t next = plan::kCodeBase + plan.rows[0].instruction + 1;
+  const Divergence elsewhere =
+      First(Check(plan, Records(plan).FaultAt(0, cpu::kUD, next).Journal(1, xcr0).End()));
+  EXPECT_EQ(elsewhere.where, "RIP of the fault");
+}
+
+TEST_F(VerdictTest, AFaultThatIsNotDueMustNotCome) {
+  const auto plan = PlanOf("x87.fninit\n", platform_);
+  const Divergence d = First(Check(plan, Records(plan).Fault(0, cpu::kNM).End()));
+  EXPECT_EQ(d.relation, Relation::kRefused);
+  EXPECT_NE(d.words.find("must be no fault, and was #NM"), std::string::npos);
+}
+
+TEST_F(VerdictTest, PkruDeniesTheGuestItsData) {
+  const auto plan = PlanOf("pkru.write value=1\nsse.load xmm=0 pattern=7\npkru.read\n", platform_);
+  const auto rip = plan::kCodeBase + plan.rows[2].instruction + 5;
+  Records right(plan);
+  right.Fault(1, cpu::kPF, 0x25, plan::kLiteralBase);
+  right.FaultAt(2, cpu::kPF, rip, 0x27, plan::kJournalBase);
+  const auto verdict = Check(plan, right.End());
+  EXPECT_TRUE(verdict.ok()) << Told(verdict);
+  Records user(plan);
+  user.Fault(1, cpu::kPF, 0x5, plan::kLiteralBase);
+  EXPECT_EQ(First(Check(plan, user.End())).where, "fault");
+}
+
+TEST_F(VerdictTest, GuestInstructionsAtCpl0MayNotSetABadXcr0) {
+  const auto plan = PlanOf("xsetbv ecx=0 value=x87+avx\n", platform_);
+  EXPECT_TRUE(Check(plan, Records(plan).Fault(0, cpu::kGP).End()).ok());
+  EXPECT_EQ(First(Check(plan, Records(plan).End())).relation, Relation::kAccepted);
+}
+
+TEST_F(VerdictTest, ARefusalThatIsDueIsLaw5) {
+  const auto plan = PlanOf("vmm.set_xcrs count=1 xcr=0 value=x87+avx\n", platform_);
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(0, -1, EINVAL).End()).ok());
+  const Divergence d = First(Check(plan, Records(plan).Ioctl(0, 0).End()));
+  EXPECT_EQ(d.law, Law::kRefusal);
+  EXPECT_EQ(d.relation, Relation::kAccepted);
+  EXPECT_EQ(d.where, "KVM_SET_XCRS errno");
+  const Divergence other = First(Check(plan, Records(plan).Ioctl(0, -1, EFAULT).End()));
+  EXPECT_EQ(other.relation, Relation::kWrongError);
+}
+
+TEST_F(VerdictTest, ARefusedCallThatChangesSomethingBreaksLaw5) {
+  const auto plan = PlanOf(
+      "vmm.image_fill image=1 offset=576 length=256 pattern=0x55\n"
+      "vmm.image_write image=1 offset=512 value=4\n"
+      "vmm.image_write image=1 offset=520 value=1\nvmm.set_xsave image=1\n"
+      "vmm.get_xsave image=0\n",
+      platform_);
+  auto image = FreshImage(platform_);
+  const auto records = [&] {
+    return Records(plan)
+        .Ioctl(0, 0)
+        .Ioctl(1, 0)
+        .Ioctl(2, 0)
+        .Ioctl(3, -1, EINVAL)
+        .Ioctl(4, 0, 0, image);
+  };
+  const auto clean = Check(plan, records().End());
+  EXPECT_TRUE(clean.ok()) << Told(clean);
+  EXPECT_NE(clean.laws & (1u << unsigned(Law::kRefusal)), 0);
+  const auto pattern = PatternBytes(0x55, 256);
+  std::memcpy(&image[kAvxAt], pattern.data(), 256);
+  Put<uint64_t>(image, 512, 4);
+  EXPECT_EQ(First(Check(plan, records().End())).law, Law::kRefusal);
+}
+
+TEST_F(VerdictTest, SetOfAGetMustChangeNothing) {
+  const auto plan = PlanOf(
+      "vex.load256 ymm=3 pattern=0x1234\nvmm.get_xsave image=0\nvmm.set_xsave image=0\n"
+      "vmm.get_xsave image=1\n",
+      platform_);
+  const auto image = AvxImage(0x1234);
+  auto after = image;
+  const auto records = [&] {
+    return Records(plan).Ioctl(1, 0, 0, image).Ioctl(2, 0).Ioctl(3, 0, 0, after);
+  };
+  const auto clean = Check(plan, records().End());
+  EXPECT_TRUE(clean.ok()) << Told(clean);
+  EXPECT_NE(clean.laws & (1u << unsigned(Law::kRoundTrip)), 0);
+  std::fill_n(&after[160], 256, uint8_t{0});
+  EXPECT_EQ(First(Check(plan, records().End())).law, Law::kRoundTrip);
+}
+
+TEST_F(VerdictTest, AMigrationMustKeepPkru) {
+  const auto plan =
+      PlanOf("pkru.write value=0x55555554\nvmm.migrate order=1\npkru.read\n", platform_);
+  const std::vector<uint8_t> kept = {0x54, 0x55, 0x55, 0x55}, lost = {0, 0, 0, 0};
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(1, 0).Journal(2, kept).End()).ok());
+  const Divergence d = First(Check(plan, Records(plan).Ioctl(1, 0).Journal(2, lost).End()));
+  EXPECT_EQ(d.law, Law::kRoundTrip);
+  EXPECT_EQ(d.component, Component::kPkru);
+  EXPECT_EQ(d.relation, Relation::kInitial);
+  const plan::MigrateFailure failure{1, 0, 0, 0, EINVAL};
+  const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(&failure), sizeof(failure));
+  const auto refused = Check(plan, Records(plan).Ioctl(1, -1, 0, bytes).Journal(2, kept).End());
+  EXPECT_EQ(First(refused).law, Law::kRoundTrip);
+}
+
+TEST_F(VerdictTest, AChangedCanaryIsLaw4EvenWhereTheStateIsUnknown) {
+  const auto plan = PlanOf("raw bytes=90\n", platform_);
+  EXPECT_TRUE(Check(plan, Records(plan).End()).ok());
+  auto before = FreshImage(platform_), after = before;
+  for (size_t i = 0; i < 16; ++i) after[160 + 16 + i] = static_cast<uint8_t>(i + 1);
+  const auto verdict = Check(plan, Records(plan).Canary(0, 2, before, after).End());
+  const Divergence& d = First(verdict);
+  EXPECT_TRUE(verdict.unknown);
+  EXPECT_EQ(d.law, Law::kIsolation);
+  EXPECT_EQ(d.component, Component::kSse);
+  EXPECT_EQ(d.where, "XMM1 of the VMM thread");
+}
+
+TEST_F(VerdictTest, TheGuestsValueInTheHostsRegisterIsAnothers) {
+  const auto plan = PlanOf("sse.load xmm=7 pattern=0x999\n", platform_);
+  auto before = FreshImage(platform_), after = before;
+  const auto xmm = PatternBytes(0x999, 16);
+  std::memcpy(&after[160], xmm.data(), 16);
+  const auto verdict = Check(plan, Records(plan).Canary(0, 2, before, after).End());
+  EXPECT_EQ(First(verdict).relation, Relation::kAnothers);
+}
+
+TEST_F(VerdictTest, HangsAndDeathsAreLaw6) {
+  const auto plan = PlanOf("x87.fninit\nexit.out\n", platform_);
+  const Divergence hang = First(Check(plan, Records(plan).End(EndReason::kHang, 1)));
+  EXPECT_EQ(hang.law, Law::kHealth);
+  EXPECT_EQ(hang.relation, Relation::kHang);
+  EXPECT_NE(hang.words.find("step 1 (exit.out)"), std::string::npos);
+  const trace::ExitRecord internal{.reason = 17, .suberror = 1};
+  const auto dead = Check(plan, Records(plan).Exit(1, internal).End(EndReason::kVcpuDead, 1));
+  EXPECT_EQ(dead.divergences.size(), 1u);
+  EXPECT_EQ(First(dead).relation, Relation::kDied);
+  EXPECT_NE(First(dead).words.find("suberror 1"), std::string::npos);
+  const auto setup = Check(plan, Records(plan).End(EndReason::kSetupFailed, 0, "no such vCPU"));
+  EXPECT_NE(First(setup).words.find("no such vCPU"), std::string::npos);
+  EXPECT_EQ(First(Check(plan, Records(plan).End(EndReason::kAgentDied, 0))).where, "agent");
+}
+
+TEST_F(VerdictTest, BrokenRecordsAreTheAgentsDeath) {
+  const auto plan = PlanOf("vmm.get_xcrs\n", platform_);
+  EXPECT_EQ(First(Check(plan, {})).relation, Relation::kDied);
+  EXPECT_EQ(First(Check(plan, {1, 2, 3})).where, "records");
+  EXPECT_FALSE(Check(plan, Records(plan).End()).ok());              // the call is missing
+  EXPECT_FALSE(Check(plan, Records(plan).Ioctl(9, 0).End()).ok());  // no such step
+  EXPECT_FALSE(Check(plan, Records(plan).Ioctl(0, 0).End()).ok());  // no struct
+}
+
+TEST_F(VerdictTest, ExitsAreJudgedByWhatTheGuestDid) {
+  const auto plan = PlanOf(
+      "exit.mmio_write width=2 value=0x11223344\nsse.load xmm=1 pattern=0x77\n"
+      "exit.mmio_vector write=1 reg=1\nexit.out\n",
+      platform_);
+  const auto xmm = PatternBytes(0x77, 16);
+  uint64_t low, high;
+  std::memcpy(&low, xmm.data(), 8);
+  std::memcpy(&high, xmm.data() + 8, 8);
+  const auto records = [&](uint32_t value, uint64_t second) {
+    return Records(plan)
+        .Exit(0, {6, 0, plan::kMmioBase, value, 4, 1, {}})
+        .Exit(2, {6, 0, plan::kMmioBase + 32, low, 8, 1, {}})
+        .Exit(2, {6, 0, plan::kMmioBase + 40, second, 8, 1, {}})
+        .Exit(3, {2, 0, plan::kExitPort, 3, 4, 1, {}});
+  };
+  const auto clean = Check(plan, records(0x11223344, high).End());
+  EXPECT_TRUE(clean.ok()) << Told(clean);
+  EXPECT_EQ(First(Check(plan, records(0x11223345, high).End())).where, "data of the exit");
+  const Divergence vector = First(Check(plan, records(0x11223344, ~high).End()));
+  EXPECT_EQ(vector.component, Component::kSse);
+}
+
+TEST_F(VerdictTest, MxcsrOfAnImageWithoutSseDependsOnTheHostsFormat) {
+  const std::string steps =
+      "vmm.image_write image=0 offset=24 value=0x3f80\n"
+      "vmm.image_write image=0 offset=512 value=1\nvmm.set_xsave image=0\nsse.stmxcsr\n";
+  const std::vector<uint8_t> initial = {0x80, 0x1f, 0, 0}, given = {0x80, 0x3f, 0, 0};
+  for (const bool compacted : {true, false}) {
+    const auto platform = TestPlatform(kTestComponents, compacted);
+    const auto plan = PlanOf(steps, platform);
+    Judge judge(platform);
+    const auto records = [&](const std::vector<uint8_t>& mxcsr) {
+      return Records(plan).Ioctl(0, 0).Ioctl(1, 0).Ioctl(2, 0).Journal(3, mxcsr).End();
+    };
+    EXPECT_TRUE(judge.Check(plan, records(compacted ? initial : given)).ok()) << compacted;
+    EXPECT_FALSE(judge.Check(plan, records(compacted ? given : initial)).ok()) << compacted;
+  }
+}
+
+TEST_F(VerdictTest, WhatSetFpuLosesIsToldAtSetFpu) {
+  const auto plan = PlanOf("vmm.set_fpu pattern=0 fcw=0x27f mxcsr=0x1f80\nx87.fnstcw\n", platform_);
+  const std::vector<uint8_t> taken = {0x7f, 2}, lost = {0x7f, 3}, neither = {0x7f, 0};
+  EXPECT_TRUE(Check(plan, Records(plan).Ioctl(0, 0).Journal(1, taken).End()).ok());
+  const Divergence d = First(Check(plan, Records(plan).Ioctl(0, 0).Journal(1, lost).End()));
+  EXPECT_EQ(d.step, 0);
+  EXPECT_EQ(d.where, "x87 state of kvm_fpu");
+  EXPECT_EQ(d.relation, Relation::kInitial);
+  EXPECT_EQ(First(Check(plan, Records(plan).Ioctl(0, 0).Journal(1, neither).End())).step, 1);
+}
+
+TEST_F(VerdictTest, AGuestUnderTheHostsXcr0IsOneDivergence) {
+  platform_.xcr0_loaded = false;  // as the probe has found
+  Judge judge(platform_);
+  const auto plan = PlanOf(
+      "xcr0 x87+sse\nvex.load256 ymm=3 pattern=0x1234\nxgetbv ecx=0\n"
+      "vex.store256 ymm=3\nx87.fnstcw\n",
+      platform_);
+  const std::vector<uint8_t> xcr0 = {0xff, 2, 0, 0, 0, 0, 0, 0}, fcw = {0x7f, 3};
+  const auto verdict = judge.Check(
+      plan,
+      Records(plan).Journal(1, xcr0).Journal(2, PatternBytes(0x1234, 32)).Journal(3, fcw).End());
+  ASSERT_EQ(verdict.divergences.size(), 1u) << Told(verdict);
+  EXPECT_EQ(verdict.divergences[0].where, "XCR0 in force");
+  EXPECT_EQ(verdict.divergences[0].op, 0);
+}
+
+TEST_F(VerdictTest, ASaveKeepsTheBytesItDoesNotWrite) {
+  const auto plan = PlanOf(
+      "mem.fill slot=1 offset=0 length=512 pattern=0x42\nxsave slot=1 rfbm=sse\n", platform_);
+  std::vector<uint8_t> area(plan.rows[1].journal_bytes);
+  const auto pattern = PatternBytes(0x42, 512);
+  std::memcpy(area.data(), pattern.data(), 512);
+  Put<uint32_t>(area, 24, 0x1f80);
+  Put<uint32_t>(area, 28, platform_.guest.mxcsr_mask);
+  std::fill_n(&area[160], 256, uint8_t{0});
+  EXPECT_TRUE(Check(plan, Records(plan).Journal(1, area).End()).ok());
+  area[470] ^= 1;  // "available to software"
+  const Divergence d = First(Check(plan, Records(plan).Journal(1, area).End()));
+  EXPECT_EQ(d.where, "available to software of the area");
+}
+
+TEST_F(VerdictTest, TheJsonHasWhatTheVerdictHas) {
+  const auto plan = PlanOf("x87.fninit\n", platform_);
+  const std::string json = VerdictToJson(Check(plan, Records(plan).Fault(0, cpu::kNM).End()));
+  for (const char* part : {"\"ok\": false", "\"law\": \"model\"", "\"relation\": \"refused\"",
+                           "\"op\": \"x87.fninit\"", "\"laws\"", "\"checks\""}) {
+    EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
+  }
+}
+
+}  // namespace
+}  // namespace fpswap::judge
