@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "harness/campaign/minimise.h"
 #include "harness/report/finding.h"
 
@@ -25,9 +27,14 @@ void Investigator::Restore(Counts known_seen, Counts new_seen) {
 }
 
 std::optional<size_t> Investigator::Find(const judge::Verdict& verdict,
-                                         const triage::Signature& wanted) {
+                                         const triage::Signature& wanted) const {
+  const auto is_known = [&](const judge::Divergence& d) {
+    return std::ranges::any_of(
+        known_, [&](const triage::Known& k) { return k.Matches(d, runner_.platform()); });
+  };
   for (size_t i = 0; i < verdict.divergences.size(); ++i) {
-    if (triage::SignatureOf(verdict.divergences[i]) == wanted) return i;
+    const judge::Divergence& d = verdict.divergences[i];
+    if (triage::SignatureOf(d) == wanted && !is_known(d)) return i;
   }
   return {};
 }

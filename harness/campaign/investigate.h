@@ -61,7 +61,9 @@ class Investigator {
 
  private:
   // The index of the first divergence with this signature.
-  static std::optional<size_t> Find(const judge::Verdict& verdict, const triage::Signature& wanted);
+  // The first divergence with this signature that no entry knows: one signature may have both, and
+  // minimising must not slide from the new one to the known.
+  std::optional<size_t> Find(const judge::Verdict& verdict, const triage::Signature& wanted) const;
 
   Runner& runner_;
   std::span<const triage::Known> known_;

@@ -21,19 +21,12 @@ using trace::Platform;
 
 // What a vCPU does not forget, so that no later program may have it. Everything else is set anew
 // before each program.
-bool SpoilsVcpu(const Step& step) {
-  constexpr auto kXfd = static_cast<uint64_t>(program::Msr::kXfd);
-  switch (step.op) {
-    case Op::kWrmsr:   // VMX: the first non-zero write ends the interception of XFD for good, and
-    case Op::kSetMsr:  // the fpstate grows by XTILE_DATA and stays so
-      return step.arg[0] == kXfd;
-    case Op::kSetCpuid:  // CPUID is fixed once the vCPU has run
-    case Op::kInit:      // an INIT may stay pending
-    case Op::kRaw:       // may do anything that CPL 3 can
-      return true;
-    default:
-      return false;
-  }
+// What spoils a vCPU by what the platform is; what spoils it anywhere is kvm-runner's table
+// (start.cc). On VMX the first non-zero write of IA32_XFD ends its interception for good, and the
+// fpstate grows by XTILE_DATA and stays so. Guests without XFD are refused the write.
+bool SpoilsVcpu(const Step& step, const cpu::Features& guest) {
+  const bool writes_msr = step.op == Op::kWrmsr || step.op == Op::kSetMsr;
+  return writes_msr && guest.xsave.xfd && step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd);
 }
 
 uint32_t AreaSize(const xstate::XsaveCpuid& cpuid, uint64_t features) {
@@ -116,7 +109,7 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
     }
     place->number = static_cast<uint16_t>(effective.steps.size());
     places[place->number] = *place;
-    plan.spoils_vcpu |= SpoilsVcpu(step);
+    plan.spoils_vcpu |= SpoilsVcpu(step, platform.guest);
     effective.steps.push_back(step);
   }
   plan.literals.resize(layout.literals());

@@ -94,8 +94,8 @@ struct Plan {
   std::vector<Action> actions;
   uint64_t xcr0 = 1;       // at the start: effective.xcr0 limited to the guest's
   uint32_t area_size = 0;  // bytes of a slot that a Journal::kArea step journals
-  // The vCPU can't be used for another program afterwards (platforms.md, "what a vCPU does not
-  // forget"): see plan.cc's table.
+  // The vCPU can't be used for another program afterwards, because of what this platform is: see
+  // plan.cc. What spoils a vCPU on any platform is the agent's to know (kvm-runner/start.cc).
   bool spoils_vcpu = false;
 };
 

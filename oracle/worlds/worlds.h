@@ -28,7 +28,7 @@ using Blame = unsigned;
 template <typename State>
 class Worlds {
  public:
-  static constexpr size_t kMax = 16;
+  static constexpr size_t kMax = 64;
 
   Worlds() { slots_.push_back(std::make_unique<Slot>()); }
 
@@ -44,9 +44,8 @@ class Worlds {
     slots_[0]->blame = 0;
   }
 
-  // A copy of world `i`, blame and all; its number. Full sets grow no more: then `kMax` is returned
-  // and the caller goes without the branch (which can only make the judge stricter, so callers must
-  // not branch on what is likely).
+  // A copy of world `i`, blame and all; its number. Full sets grow no more: then `kMax` is returned,
+  // and as going on without the branch would call right things wrong, judging has to end there.
   size_t Branch(size_t i) {
     if (size_ == kMax) return kMax;
     if (size_ == slots_.size()) slots_.push_back(std::make_unique<Slot>());

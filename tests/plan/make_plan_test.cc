@@ -161,9 +161,6 @@ TEST(MakePlan, MarksWhatAVcpuDoesNotForget) {
   constexpr auto kXfd = static_cast<uint64_t>(program::Msr::kXfd);
   EXPECT_TRUE(spoils(Do(Op::kWrmsr, kXfd, 1 << 18)));
   EXPECT_TRUE(spoils(Do(Op::kSetMsr, kXfd, 1 << 18)));
-  EXPECT_TRUE(spoils(Do(Op::kSetCpuid, 3)));
-  EXPECT_TRUE(spoils(Do(Op::kInit)));
-  EXPECT_TRUE(spoils(Do(Op::kRaw, 1, 0x90)));
   EXPECT_FALSE(spoils(Do(Op::kWrmsr, kXss, 0x800)));
   EXPECT_FALSE(spoils(Do(Op::kXsetbv, 0, 7)));
   EXPECT_FALSE(spoils(Do(Op::kEvexLoad512, 31, 9)));
