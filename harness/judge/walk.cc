@@ -414,7 +414,7 @@ void Walk::NoteLaws(uint16_t number, bool guest) {
 // What a step that was found right means for the next difference.
 void Walk::NoteEffects(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
-  if (const program::StepRow& row = program::RowOf(step); row.name.starts_with("exit.")) {
+  if (step.op >= Op::kExitOut && step.op <= Op::kExitPageFault) {
     last_exit_ = static_cast<uint8_t>(step.op);
   }
   if (step.op == Op::kMigrate) suspect_.fill(Law::kRoundTrip);

@@ -193,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(Judge, EveryPlatform,
                                          Case{"Standard", 0x207, false, false},
                                          Case{"Amd", 0x2e7, true, true},
                                          Case{"Amx", 0x602e7, true, false}),
-                         [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+                         [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
 }  // namespace fpswap::judge

@@ -30,7 +30,7 @@ std::vector<uint8_t> Changed(Change&& change) {
   std::vector<uint8_t> file = WriteTrace(Sample());
   change(file);
   if (file.size() >= 16) {
-    const uint32_t crc = wire::Crc32c(std::span(file).subspan(16));
+    const uint32_t crc = wire::Crc32c(std::span<const uint8_t>(file).subspan(16));
     std::memcpy(&file[12], &crc, sizeof(crc));
   }
   return file;
@@ -119,7 +119,7 @@ TEST(Records, AnEndWithinARecordIsMalformed) {
   const std::vector<uint8_t> head(20);
   AppendRecord(bytes, RecordKind::kExit, 0, 0, head);
   for (size_t size = 1; size < bytes.size(); ++size) {
-    RecordReader reader(std::span(bytes).first(size));
+    RecordReader reader(std::span<const uint8_t>(bytes).first(size));
     RecordView r;
     EXPECT_FALSE(reader.Next(r));
     EXPECT_TRUE(reader.malformed());
