@@ -181,6 +181,7 @@ Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings&
   } else {
     ExplainBytes(what, m, around, d);
   }
+  d.initial = what.cpu != nullptr && d.has_component && what.cpu->IsInitial(d.component);
   d.cause = CauseOf(what, d);
   return d;
 }

@@ -79,9 +79,9 @@ struct Judge::Impl {
   std::unique_ptr<Walk> supposing;  // made when first needed
   SortedRecords records;
 
-  // Where the walk failed: is it a fault that the probe has found in this system as a whole? If that
-  // explains what was seen up to there and further, it is the divergence, and judging goes on under
-  // it.
+  // Where the walk failed: is it a fault that the probe has found in this system as a whole? If
+  // that explains what was seen up to there and further, it is the divergence, and judging goes on
+  // under it.
   void TryHypotheses(const plan::Plan& plan, Verdict& verdict);
 
   void JudgeCanaries(const plan::Plan& plan, Verdict& verdict);

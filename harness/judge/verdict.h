@@ -43,6 +43,7 @@ struct Divergence {
   bool has_component = false;
   xstate::Component component = xstate::Component::kX87;
   Relation relation = Relation::kOther;
+  bool initial = false;           // the component had to be in its initial state
   std::string where;              // "YMM5[255:128] of the image", "KVM_SET_XSAVE errno"
   uint32_t offset = 0;            // first differing byte in the observed bytes, where it applies
   std::vector<uint8_t> possible;  // bytes around the difference (at most 64), or empty

@@ -30,6 +30,7 @@ json ToJson(const Divergence& d) {
               {"step", d.step},
               {"op", row != nullptr ? row->name : std::string_view("none")},
               {"relation", RelationName(d.relation)},
+              {"initial", d.initial},
               {"where", d.where},
               {"offset", d.offset},
               {"possible", Hex(d.possible)},

@@ -58,6 +58,13 @@ class Reader {
     if (!text) Fail(fmt::format("\"{}\" is missing", key));
     return text.value_or("");
   }
+  std::optional<bool> Flag(const char* key) {
+    const json* value = Find(key);
+    if (value == nullptr) return {};
+    if (value->is_boolean()) return value->get<bool>();
+    Fail(fmt::format("\"{}\" must be true or false", key));
+    return {};
+  }
   std::optional<std::regex> Pattern(const char* key) {
     auto text = Text(key);
     if (!text) return {};
@@ -160,13 +167,7 @@ std::expected<PlatformCondition, std::string> ReadPlatform(const json& value,
   if (condition.cpu_vendor && *condition.cpu_vendor != "amd" && *condition.cpu_vendor != "other") {
     reader.Fail("\"cpu_vendor\" must be \"amd\" or \"other\"");
   }
-  if (const json* compacted = reader.Find("compacted")) {
-    if (compacted->is_boolean()) {
-      condition.compacted = compacted->get<bool>();
-    } else {
-      reader.Fail("\"compacted\" must be true or false");
-    }
-  }
+  condition.compacted = reader.Flag("compacted");
   if (const json* kernel = reader.Find("kernel")) {
     Reader range(*kernel, name + ": platform: kernel");
     condition.kernel_from = Version(range, "from");
@@ -221,6 +222,7 @@ bool Known::Matches(const judge::Divergence& divergence, const trace::Platform& 
   const bool same_kind = cause ? *cause == divergence.cause
                                : Contains(laws, divergence.law) && Contains(ops, divergence.op);
   if (!same_kind) return false;
+  if (initial && *initial != divergence.initial) return false;
   if (where && *where != divergence.where) return false;
   if (where_regex && !std::regex_match(divergence.where, *where_regex)) return false;
   if (possible_regex && !std::regex_match(Hex(divergence.possible), *possible_regex)) return false;
@@ -246,6 +248,7 @@ std::expected<Known, std::string> ParseKnown(std::string_view text, std::string_
   known.components =
       reader.List<std::optional<xstate::Component>>("component", "a component", ComponentFrom);
   known.relations = reader.List<judge::Relation>("relation", "a relation", RelationFrom);
+  known.initial = reader.Flag("initial");
   known.where = reader.Text("where");
   known.where_regex = reader.Pattern("where_regex");
   if (!known.cause && known.where.has_value() == known.where_regex.has_value()) {

@@ -17,6 +17,7 @@
 //   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge
 //   has
 //                found to hold (judge::Divergence::cause)
+//   "initial"    optional: whether the component had to be in its initial state
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
 //                "other"), "compacted", "kernel": {"from": "6.1", "before": "6.19"}
@@ -61,6 +62,7 @@ struct Known {
   std::vector<uint8_t> ops;
   std::vector<std::optional<xstate::Component>> components;
   std::vector<judge::Relation> relations;
+  std::optional<bool> initial;
   std::optional<std::string> where;
   std::optional<std::regex> where_regex, possible_regex, seen_regex;
   PlatformCondition platform;
