@@ -289,7 +289,7 @@ unsigned ProgramRun::Guess() const {
 
 // With an APIC in the kernel HLT does not exit: the vCPU waits there.
 bool ProgramRun::WaitsInHlt() const {
-  if (!vm_.apic) return false;
+  if (!vm_.kind.apic) return false;
   for (unsigned i = action_.first; i <= action_.last; ++i) {
     if (plan_.steps[i].op == Op::kExitHlt || plan_.steps[i].op == Op::kRaw) return true;
   }

@@ -64,15 +64,17 @@ std::expected<std::string, std::string> KvmMachine::Platform() {
 std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan) {
   const uint64_t features = tools_.host.guest_fixed ? tools_.host.guest_components
                                                     : plan.features & tools_.host.guest_components;
-  const bool apic = NeedsApic(plan);
-  const auto fits = [&](const Vm& vm) { return vm.features == features && vm.apic == apic; };
+  const VmKind kind{.features = features,
+                    .apic = NeedsApic(plan),
+                    .msr_filter = tools_.host.msr_exits && NeedsMsrFilter(plan)};
+  const auto fits = [&](const Vm& vm) { return vm.kind == kind; };
   std::expected<Vm, std::string> vm;
   const auto found = NeedsFresh(plan) ? pool_.end() : std::ranges::find_if(pool_, fits);
   if (found != pool_.end()) {
     vm = std::move(*found);
     pool_.erase(found);
   } else {
-    vm = CreateVm(tools_.host, tools_.memory, features, apic);
+    vm = CreateVm(tools_.host, tools_.memory, kind);
   }
   if (!vm) return vm;
   if (auto added = AddVcpus(tools_.host, *vm, plan.vcpus); !added) {

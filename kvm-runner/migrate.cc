@@ -109,7 +109,7 @@ void Restore(const plan::MigrateOrder& order, SavedVcpu& saved, const Vcpu& vcpu
 
 // A vCPU that nobody has told its CPUID yet: that is part of what is restored.
 std::expected<Vm, std::string> FreshVm(const Tools& tools, const Vm& old) {
-  auto fresh = CreateVm(tools.host, tools.memory, old.features, old.apic);
+  auto fresh = CreateVm(tools.host, tools.memory, old.kind);
   if (!fresh) return fresh;
   if (auto added = AddVcpus(tools.host, *fresh, static_cast<unsigned>(old.vcpus.size())); !added) {
     return std::unexpected(added.error());

@@ -163,6 +163,8 @@ bool NeedsFresh(const wire::PlanView& plan) { return HasStep(plan, Op::kSetCpuid
 
 bool NeedsApic(const wire::PlanView& plan) { return HasStep(plan, Op::kInit); }
 
+bool NeedsMsrFilter(const wire::PlanView& plan) { return HasStep(plan, Op::kExitMsr); }
+
 void InitialImage(std::span<uint8_t> image) {
   std::ranges::fill(image, uint8_t{0});
   constexpr uint16_t kFcw = 0x37f;

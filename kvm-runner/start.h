@@ -25,6 +25,8 @@ bool Spoils(const wire::PlanView& plan);
 bool NeedsFresh(const wire::PlanView& plan);
 // Whether it needs a VM with an in-kernel APIC.
 bool NeedsApic(const wire::PlanView& plan);
+// Whether it needs a VM in which kExitMsrIndex exits.
+bool NeedsMsrFilter(const wire::PlanView& plan);
 
 // The initial image: FCW 37FH, MXCSR 1F80H, all else 0.
 void InitialImage(std::span<uint8_t> image);

@@ -34,12 +34,11 @@ bool AddApic(int vm) {
 std::string Failure(const char* call) { return std::string(call) + ": " + std::strerror(errno); }
 
 std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& memory,
-                                        uint64_t features, bool apic) {
+                                        const VmKind& kind) {
   Vm vm;
   vm.fd = Fd(kvm_create_vm(host.kvm.get()));
   if (!vm.fd.ok()) return std::unexpected(Failure("KVM_CREATE_VM"));
-  vm.features = features;
-  vm.apic = apic;
+  vm.kind = kind;
   kvm_userspace_memory_region region{.slot = 0,
                                      .flags = 0,
                                      .guest_phys_addr = plan::kGuestBase,
@@ -48,10 +47,10 @@ std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& mem
   if (kvm_set_user_memory_region(vm.fd.get(), &region) != 0) {
     return std::unexpected(Failure("KVM_SET_USER_MEMORY_REGION"));
   }
-  if (host.msr_exits && !FilterMsr(vm.fd.get())) {
+  if (kind.msr_filter && !FilterMsr(vm.fd.get())) {
     return std::unexpected(Failure("KVM_X86_SET_MSR_FILTER"));
   }
-  if (apic && !AddApic(vm.fd.get())) return std::unexpected(Failure("KVM_CAP_SPLIT_IRQCHIP"));
+  if (kind.apic && !AddApic(vm.fd.get())) return std::unexpected(Failure("KVM_CAP_SPLIT_IRQCHIP"));
   return vm;
 }
 
@@ -63,8 +62,8 @@ std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned cou
     if (!vcpu.fd.ok()) return std::unexpected(Failure("KVM_CREATE_VCPU"));
     vcpu.run_page = Mapping(static_cast<size_t>(host.run_size), vcpu.fd.get());
     if (!vcpu.run_page.ok()) return std::unexpected(Failure("mmap of the vCPU"));
-    vcpu.features = vm.features;
-    CpuidTable cpuid = LimitCpuid(host.cpuid, vm.features);
+    vcpu.features = vm.kind.features;
+    CpuidTable cpuid = LimitCpuid(host.cpuid, vm.kind.features);
     if (kvm_set_cpuid2(vcpu.fd.get(), &cpuid) != 0) {
       return std::unexpected(Failure("KVM_SET_CPUID2"));
     }

@@ -62,16 +62,24 @@ struct Vcpu {
   kvm_run& run() const { return *reinterpret_cast<kvm_run*>(run_page.data()); }
 };
 
+// What a VM is made with and keeps.
+struct VmKind {
+  uint64_t features = 0;    // user components its vCPUs' CPUID is made for
+  bool apic = false;        // an in-kernel local APIC, which INIT needs (and with which HLT waits)
+  bool msr_filter = false;  // kExitMsrIndex exits; installing it waits for an SRCU grace period,
+                            // milliseconds, so only VMs whose programs need it have it
+  bool operator==(const VmKind&) const = default;
+};
+
 struct Vm {
   Fd fd;
-  uint64_t features = 0;
-  bool apic = false;  // an in-kernel local APIC, which INIT needs (and with which HLT waits)
+  VmKind kind;
   std::vector<Vcpu> vcpus;
 };
 
 // Errors are sentences that name the ioctl and errno.
 std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& memory,
-                                        uint64_t features, bool apic);
+                                        const VmKind& kind);
 // Creates vCPUs until the VM has `count`.
 std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count);
 
