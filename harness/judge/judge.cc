@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "harness/judge/explain.h"
 #include "harness/judge/walk.h"
 #include "harness/program/text.h"
@@ -95,8 +97,13 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   other.laws = verdict.laws;
   supposing->Go(plan, &records, nullptr, &other);
   // Better is: further, or as far with less to say.
+  // What concerns struct kvm_fpu is not weighed: XCR0 has no part in it.
   const auto rank = [](const Walk& w, const Verdict& v) {
-    return std::pair(w.stopped_at(), -static_cast<int>(v.divergences.size()));
+    const auto count = std::ranges::count_if(v.divergences, [](const Divergence& d) {
+      return d.op != static_cast<uint8_t>(program::Op::kSetFpu) &&
+             d.op != static_cast<uint8_t>(program::Op::kGetFpu);
+    });
+    return std::pair(w.stopped_at(), -count);
   };
   if (rank(*supposing, other) <= rank(walk, verdict)) return;
   const uint16_t shown = verdict.divergences[0].step;

@@ -247,10 +247,8 @@ Walk::Next Walk::Vmm(uint16_t number) {
   return Settle(number, any, IsHarmless(step.op));
 }
 
-// KVM_GET_FPU changes nothing and is judged in three parts. A part that no world without blame
-// allows may be told by an earlier call that failed its promise; otherwise it is this call's own
-// failure, and says nothing about the guest's state: KVM fills it from bytes that need not be the
-// guest's.
+// KVM_GET_FPU changes nothing and is judged in three parts, each right if any world allows it. It
+// decides nothing about worlds: KVM fills it from bytes that need not be the guest's.
 Walk::Next Walk::GetFpu(uint16_t number) {
   const Next next = Vmm(number);
   if (next == Next::kStop || records_ == nullptr || !records_->Of(number).has_ioctl) return next;
@@ -263,25 +261,24 @@ Walk::Next Walk::GetFpu(uint16_t number) {
       mismatches_[i] = Mismatch{};
       return CompareFpu(c, part, mismatches_[i]);
     };
-    size_t wrong = worlds_.size();
     bool right = false;
-    for (size_t i = worlds_.size(); i-- > 0 && !right;) {
-      if (worlds_.blame(i) != 0) continue;
-      right = allows(i);
-      wrong = i;
-    }
-    if (right || worlds_.Prune(allows)) {
-      if (OneBlame()) ReportBlame();
-    } else {
-      wrong = std::min(wrong, worlds_.size() - 1);
-      Report(number, wrong, mismatches_[wrong]);
-    }
+    for (size_t i = 0; i < worlds_.size() && !right; ++i) right = allows(i);
+    if (right) continue;
+    // Told against a world in which the component is initial, if it may be so: then the bytes are
+    // nobody's state.
+    const Component c = part == FpuPart::kX87 ? Component::kX87 : Component::kSse;
+    const size_t wrong = worlds::Nearest(worlds_.size(), [&](size_t i) {
+      return std::pair(!MakeContext(worlds_[i], number).cpu.IsInitial(c), worlds_.blame(i) != 0);
+    });
+    allows(wrong);
+    Report(number, wrong, mismatches_[wrong]);
   }
   return next;
 }
 
 // Worlds in which KVM_SET_FPU does not keep its promise, to be blamed on it if only they are left.
 bool Walk::BranchSetFpu(uint16_t number) {
+  MergeWorlds();
   const size_t before = worlds_.size();
   for (size_t i = 0; i < before; ++i) {
     for (unsigned variant = 1; variant < kFpuVariants; ++variant) {
@@ -335,6 +332,22 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
   return Next::kGoOn;
 }
 
+// Worlds that have become the same are one, and without blame if one of them is.
+void Walk::MergeWorlds() {
+  for (size_t i = 1; i < worlds_.size(); ++i) {
+    if (worlds_.blame(i) == 0) std::swap(worlds_[0], worlds_[i]), worlds_.SwapBlame(0, i);
+    if (worlds_.blame(0) == 0) break;
+  }
+  std::vector<std::vector<Image>> seen;
+  worlds_.Prune([&](size_t i) {
+    std::vector<Image> now;
+    for (unsigned v = 0; v < worlds_[i].vcpus; ++v) now.push_back(ImageOf(worlds_[i].vcpu[v]));
+    const bool is_new = std::ranges::find(seen, now) == seen.end();
+    if (is_new) seen.push_back(std::move(now));
+    return is_new;
+  });
+}
+
 // Whether nothing is left but worlds in which one call has failed its promise in one way.
 bool Walk::OneBlame() const {
   for (size_t i = 0; i < worlds_.size(); ++i) {
@@ -350,9 +363,7 @@ void Walk::SettleBlame() {
     return std::popcount(blames_[worlds_.blame(i) - 1].variant);
   });
   std::swap(worlds_[0], worlds_[least]);
-  const unsigned of_first = worlds_.blame(0);
-  worlds_.set_blame(0, worlds_.blame(least));
-  worlds_.set_blame(least, of_first);
+  worlds_.SwapBlame(0, least);
   ReportBlame();
 }
 

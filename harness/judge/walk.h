@@ -68,6 +68,7 @@ class Walk {
   Next GiveUp();
   void BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd);
   Next Settle(uint16_t number, bool any, bool harmless);
+  void MergeWorlds();
   bool OneBlame() const;
   void SettleBlame();
   void ReportBlame();

@@ -157,11 +157,14 @@ void ExpectFpu(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out
     std::memcpy(as_seen.data(), seen.data() + 128, 24);
     std::memcpy(as_seen.data() + 32, seen.data(), 128);
     std::memcpy(as_seen.data() + kXmmAt, seen.data() + 152, kXmmSize);
+    // Reserved in an image, and no part of struct kvm_fpu.
+    if ((vcpu.raw.components & Bit(Component::kX87)) != 0) as_seen[5] = vcpu.raw.bytes[5];
   }
   const std::span<const uint8_t> shown =
       seen.size() == kFpuSize ? std::span<const uint8_t>(as_seen) : std::span<const uint8_t>{};
   StoreX87(vcpu, shown, legacy);
   if (!shown.empty()) TakeRawIfDifferent(vcpu, Component::kX87, kX87Ranges, shown, legacy);
+  legacy[5] = 0;
   vcpu.cpu.StoreXmm(legacy);
   std::memcpy(out.data(), legacy.data() + 32, 128);
   std::memcpy(out.data() + 128, legacy.data(), 24);

@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace fpswap::worlds {
@@ -38,14 +39,17 @@ class Worlds {
   Blame blame(size_t i) const { return slots_[i]->blame; }
   void set_blame(size_t i, Blame blame) { slots_[i]->blame = blame; }
 
+  void SwapBlame(size_t i, size_t k) { std::swap(slots_[i]->blame, slots_[k]->blame); }
+
   // Back to one world without blame, whose state the caller resets.
   void Reset() {
     size_ = 1;
     slots_[0]->blame = 0;
   }
 
-  // A copy of world `i`, blame and all; its number. Full sets grow no more: then `kMax` is returned,
-  // and as going on without the branch would call right things wrong, judging has to end there.
+  // A copy of world `i`, blame and all; its number. Full sets grow no more: then `kMax` is
+  // returned, and as going on without the branch would call right things wrong, judging has to end
+  // there.
   size_t Branch(size_t i) {
     if (size_ == kMax) return kMax;
     if (size_ == slots_.size()) slots_.push_back(std::make_unique<Slot>());
