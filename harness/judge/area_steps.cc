@@ -97,6 +97,20 @@ class NoChoice final : public cpu::Choices {
   void ResolvePointers(cpu::X87&) override {}
 };
 
+// Bytes 7:4 of PKRU's eight are not used (SDM vol. 1, 13.5.7): the model leaves them alone, a CPU
+// that clears them is as right.
+void AdoptUnusedOfPkru(const cpu::Cpu& cpu, bool compacted, uint64_t saved,
+                       std::span<const uint8_t> seen, std::span<uint8_t> area) {
+  if ((saved & Bit(Component::kPkru)) == 0) return;
+  const auto& xsave = cpu.features->xsave;
+  const uint32_t at = 4 + (compacted ? xstate::CompactedOffset(xsave, saved, Component::kPkru)
+                                     : xsave.sub[static_cast<unsigned>(Component::kPkru)].offset);
+  const auto unused = xstate::Slice(seen, at, 4);
+  if (!unused.empty() && xstate::ReadAt<uint32_t>(unused, 0) == 0) {
+    xstate::WriteAt(area, at, uint32_t{0});
+  }
+}
+
 unsigned SlotOf(const Context& c) {
   return static_cast<unsigned>(c.step.arg[0]) % program::kSlotCount;
 }
@@ -149,6 +163,10 @@ Outcome StepXsave(Context& c, SaveForm form) {
   choices.wide = wide;
   Outcome o;
   o.fault = c.cpu.Xsave(form, slot.Write(at, c.area_bytes), AddressOf(c), rfbm, wide, choices);
+  if (!o.fault && journal.size() > at) {
+    AdoptUnusedOfPkru(c.cpu, compacted, rfbm & enabled, journal.subspan(at),
+                      slot.Write(at, c.area_bytes));
+  }
   o.journal = slot.Bytes().first(std::min<size_t>(c.row().journal_bytes, plan::kSlotSize));
   o.place = Place::kArea;
   o.rule = kXsaveRule;

@@ -3,13 +3,14 @@
 // What goes over the stream between the harness and an agent: frames. Shared by both ends, so it
 // depends on nothing but the standard library and step.h, and allocates only through std::vector.
 //
-//   frame: u32 magic "FPSW", u16 type, u16 flags (0), u32 length, u32 crc32c of the payload, payload
+//   frame: u32 magic "FPSW", u16 type, u16 flags (0), u32 length, u32 crc32c of the payload,
+//   payload
 //
 // A reader that loses its place searches for the next magic whose header and crc hold.
 //
-// Harness to agent: kHello, kPlans (a batch), kQuit. Agent to harness: kPlatform (JSON), kBegin (u32
-// number of the plan in the batch, sent before it runs), kRecords (u32 number, then its records),
-// kBatchDone, kError (a sentence).
+// Harness to agent: kHello, kPlans (a batch), kQuit. Agent to harness: kPlatform (JSON), kBegin
+// (u32 number of the plan in the batch, sent before it runs), kRecords (u32 number, then its
+// records), kBatchDone, kError (a sentence).
 #pragma once
 
 #include <cstddef>
@@ -28,8 +29,16 @@ inline constexpr uint32_t kFrameMagic = 0x57535046;  // "FPSW"
 inline constexpr size_t kFrameHeader = 16;
 inline constexpr size_t kMaxFrame = 16u << 20;
 
-enum class FrameType : uint16_t { kHello = 1, kPlans = 2, kQuit = 3, kPlatform = 16, kBegin = 17,
-                                  kRecords = 18, kBatchDone = 19, kError = 20 };
+enum class FrameType : uint16_t {
+  kHello = 1,
+  kPlans = 2,
+  kQuit = 3,
+  kPlatform = 16,
+  kBegin = 17,
+  kRecords = 18,
+  kBatchDone = 19,
+  kError = 20
+};
 
 uint32_t Crc32c(std::span<const uint8_t> bytes);
 
@@ -71,8 +80,8 @@ struct PlanView {
   std::vector<PlanAction> actions;
 };
 
-// Reads one plan from the front of `bytes` and removes it. Total: bad input is an error sentence, and
-// every offset, count and size of an accepted plan is within plan.h's bounds.
+// Reads one plan from the front of `bytes` and removes it. Total: bad input is an error sentence,
+// and every offset, count and size of an accepted plan is within plan.h's bounds.
 std::expected<PlanView, std::string> ReadPlan(std::span<const uint8_t>& bytes);
 
 }  // namespace fpswap::wire

@@ -18,9 +18,9 @@
 namespace fpswap::targets {
 
 struct Options {
-  std::string runner_dir;        // folder of kvm-runner and native-runner; "" is the command's own
-  std::string plant;             // name of a planted bug, "" for none
-  unsigned hang_ms = 2000;       // a program that runs longer is stopped and reported
+  std::string runner_dir;   // folder of kvm-runner and native-runner; "" is the command's own
+  std::string plant;        // name of a planted bug, "" for none
+  unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
 };
 
 // Why a target can't be had here and what to do about it.

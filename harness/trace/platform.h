@@ -25,13 +25,13 @@ struct Platform {
   // The guest's instructions run under the guest's own XCR0. False: under host_xcr0 whatever XCR0
   // the vCPU was given, though KVM_GET_XCRS shows that (kvm_pvm).
   bool xcr0_loaded = true;
-  uint64_t host_xcr0 = 0;     // the kernel's XCR0
-  uint64_t guest_supp = 0;    // KVM_X86_XCOMP_GUEST_SUPP, or host_xcr0 where there is none
-  uint64_t guest_perm = 0;    // ARCH_GET_XCOMP_GUEST_PERM
-  uint32_t xsave_size = 4096; // bytes of KVM_GET_XSAVE2 (KVM_CAP_XSAVE2), native: CPUID's
-  bool compacted = true;      // the host kernel keeps fpstates compacted (XSAVES or XSAVEC)
-  uint32_t cpus = 1;          // CPUs allowed
-  uint32_t vcpus = 1;         // vCPUs that a program may have
+  uint64_t host_xcr0 = 0;      // the kernel's XCR0
+  uint64_t guest_supp = 0;     // KVM_X86_XCOMP_GUEST_SUPP, or host_xcr0 where there is none
+  uint64_t guest_perm = 0;     // ARCH_GET_XCOMP_GUEST_PERM
+  uint32_t xsave_size = 4096;  // bytes of KVM_GET_XSAVE2 (KVM_CAP_XSAVE2), native: CPUID's
+  bool compacted = true;       // the host kernel keeps fpstates compacted (XSAVES or XSAVEC)
+  uint32_t cpus = 1;           // CPUs allowed
+  uint32_t vcpus = 1;          // vCPUs that a program may have
   // By op number: 1 where the target can run the step, and why not where it can't.
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;

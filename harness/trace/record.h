@@ -46,8 +46,8 @@ struct ExitRecord {
 
 // Followed by what plan/vmm.h says for the step.
 struct IoctlRecord {
-  int32_t result;      // the ioctl's return value
-  int32_t error;       // errno, 0 if it succeeded
+  int32_t result;  // the ioctl's return value
+  int32_t error;   // errno, 0 if it succeeded
 };
 
 struct HostRecord {
@@ -62,10 +62,10 @@ struct CanaryRecord {
 
 enum class EndReason : uint8_t {
   kDone = 0,
-  kHang = 1,           // stopped after the time limit; `step` is the last one known
-  kVcpuDead = 2,       // KVM_EXIT_INTERNAL_ERROR, SHUTDOWN, FAIL_ENTRY or a KVM_RUN error
-  kSetupFailed = 3,    // the vCPU could not be brought to its starting state; text follows
-  kAgentDied = 4,      // written by the harness
+  kHang = 1,         // stopped after the time limit; `step` is the last one known
+  kVcpuDead = 2,     // KVM_EXIT_INTERNAL_ERROR, SHUTDOWN, FAIL_ENTRY or a KVM_RUN error
+  kSetupFailed = 3,  // the vCPU could not be brought to its starting state; text follows
+  kAgentDied = 4,    // written by the harness
 };
 struct EndRecord {
   uint8_t reason;

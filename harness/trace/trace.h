@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A trace: what was observed when a program ran, with all that is needed to judge it elsewhere and
-// later. The file form (".fpt") holds the platform as JSON, the effective program as text, the trims
-// and the records; it is read totally (bounded, every error a sentence).
+// later. The file form (".fpt") holds the platform as JSON, the effective program as text, the
+// trims and the records; it is read totally (bounded, every error a sentence).
 #pragma once
 
 #include <expected>
@@ -19,7 +19,7 @@ namespace fpswap::trace {
 
 struct Trace {
   Platform platform;
-  program::Program program;       // effective
+  program::Program program;  // effective
   std::vector<plan::Trim> trims;
   std::vector<uint8_t> records;
 };

@@ -281,6 +281,7 @@ struct Cpu {
   Result RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint64_t allowed,
                           bool wide);
   void InitialiseAll(uint64_t components);
+  Result BadMxcsr(uint64_t rfbm);
   void NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm,
                   uint64_t xcomp_bv);
   void LoadLegacy(std::span<const uint8_t> area, uint64_t components, bool wide);

@@ -98,6 +98,12 @@ struct Bndcsr {
   static constexpr Access kAccess{IsZero, Clear, Store, Load};
 };
 
+// SDM 13.5.7: bytes 7:4 are not used. Sapphire Rapids leaves them as they are (measured).
+struct Pkru : Plain<&Registers::pkru> {
+  static void Store(const Registers& r, Bytes out) { xstate::WriteAt(out, 0, r.pkru); }
+  static constexpr Access kAccess{IsZero, Clear, Store, Load};
+};
+
 // What LDTILECFG would accept (SDM vol. 2, LDTILECFG; palette 1 is 8 tiles of 16 rows of 64 bytes).
 bool TilecfgIsLegal(const std::array<uint8_t, 64>& cfg) {
   constexpr unsigned kTiles = 8, kRows = 16, kRowBytes = 64;
@@ -145,7 +151,7 @@ constexpr std::array<const Access*, xstate::kComponentCount> kAccess = [] {
   row(Component::kOpmask) = &Plain<&Registers::k>::kAccess;
   row(Component::kZmmHi256) = &Vectors<0, 32, 32>::kAccess;
   row(Component::kHi16Zmm) = &Vectors<16, 0, 64>::kAccess;
-  row(Component::kPkru) = &Plain<&Registers::pkru>::kAccess;
+  row(Component::kPkru) = &Pkru::kAccess;
   row(Component::kCetU) = &Plain<&Registers::cet_u>::kAccess;
   row(Component::kCetS) = &Plain<&Registers::cet_s>::kAccess;
   row(Component::kTilecfg) = &Tilecfg::kAccess;

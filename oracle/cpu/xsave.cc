@@ -122,7 +122,8 @@ void Cpu::SaveStandard(SaveForm form, std::span<uint8_t> area, uint64_t rfbm, ui
     if ((xinuse & Bit(c)) != 0) {
       StoreComponent(c, out);
     } else {
-      std::memset(out.data(), 0, out.size());  // also what IA32_XFD hides (13.14)
+      // Also what IA32_XFD hides (13.14). Of PKRU only what a store of it writes.
+      std::memset(out.data(), 0, c == Component::kPkru ? sizeof(regs.pkru) : out.size());
     }
   });
   const xstate::MutableImage image(area);

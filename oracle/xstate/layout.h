@@ -10,8 +10,8 @@
 
 namespace fpswap::xstate {
 
-inline constexpr uint32_t kLegacySize = 512;     // 13.4.1
-inline constexpr uint32_t kHeaderOffset = 512;   // 13.4.2
+inline constexpr uint32_t kLegacySize = 512;    // 13.4.1
+inline constexpr uint32_t kHeaderOffset = 512;  // 13.4.2
 inline constexpr uint32_t kHeaderSize = 64;
 inline constexpr uint32_t kExtendedOffset = 576;  // 13.4.3
 inline constexpr uint32_t kMaxAreaSize = 12288;   // bound used for every buffer: three pages
@@ -27,8 +27,8 @@ struct XsaveCpuid {
     bool xfd = false;
     bool operator==(const Sub&) const = default;
   };
-  uint64_t xcr0 = 0;  // (0DH,0):EDX:EAX, the user components that XCR0 may have
-  uint64_t xss = 0;   // (0DH,1):EDX:ECX, the supervisor components that IA32_XSS may have
+  uint64_t xcr0 = 0;      // (0DH,0):EDX:EAX, the user components that XCR0 may have
+  uint64_t xss = 0;       // (0DH,1):EDX:ECX, the supervisor components that IA32_XSS may have
   uint32_t max_size = 0;  // (0DH,0):ECX, bytes of a standard-format area with all of `xcr0`
   bool xsaveopt = false;  // (0DH,1):EAX[0]
   bool xsavec = false;    // EAX[1]
@@ -39,7 +39,8 @@ struct XsaveCpuid {
 
   bool operator==(const XsaveCpuid&) const = default;
 
-  // The table's own layout for `xcr0` and `xss`, all instructions present: for tests and simulation.
+  // The table's own layout for `xcr0` and `xss`, all instructions present: for tests and
+  // simulation.
   static XsaveCpuid Typical(uint64_t xcr0, uint64_t xss);
 };
 
