@@ -200,6 +200,7 @@ Progress Supervisor::Measure() const {
 
 bool Supervisor::Over(const Progress& progress) const {
   if (interrupted_flag || progress.jobs == 0) return true;
+  if (options_.until_new && progress.new_found > 0) return true;
   return options_.seconds > 0 && progress.seconds >= options_.seconds;
 }
 

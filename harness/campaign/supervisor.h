@@ -29,6 +29,7 @@ namespace fpswap::campaign {
 struct FuzzOptions {
   WorkerOptions worker;  // its `job` and `run` are set here; `runs` and `seed` are the whole run's
   double seconds = 0;    // 0: no limit
+  bool until_new = false;  // end at the first new divergence
   unsigned jobs = 1;
   std::filesystem::path engine;  // fpswap-fuzzer; "" for the plain engine in `self`
   std::filesystem::path self;    // the fpswap command

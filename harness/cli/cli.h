@@ -54,6 +54,7 @@ struct FuzzArguments {
   std::optional<uint64_t> seed;
   std::optional<std::filesystem::path> corpus, seeds;
   std::filesystem::path findings = "findings";
+  bool until_new = false;
   unsigned jobs = 1;
   unsigned batch = 48;
   std::string engine = "auto";

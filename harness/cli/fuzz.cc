@@ -177,6 +177,7 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   fuzz.keep_corpus = options.corpus.has_value();
   if (options.corpus) fuzz.worker.corpus = fs::absolute(*options.corpus);
   fuzz.seconds = options.seconds;
+  fuzz.until_new = options.until_new;
   fuzz.jobs = options.jobs;
   fuzz.engine = *engine;
   fuzz.self = OwnFolder() / "fpswap";
@@ -215,6 +216,7 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
       "before they run; what was about to run when something went down is kept in --findings.");
   command->add_option("--time", options->seconds, "Seconds to fuzz")->check(CLI::PositiveNumber);
   command->add_option("--runs", options->runs, "Programs to run")->check(CLI::PositiveNumber);
+  command->add_flag("--until-new", options->until_new, "End at the first new divergence");
   command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)");
   command->add_option("--corpus", options->corpus,
                       "Folder of programs in byte form, read and added to (default: none is kept)");
