@@ -60,7 +60,7 @@ struct Worker::Impl {
 
   void RunBatches();
   Status RunBatch(const Batch& batch);
-  Status LookInto(const Batch& batch, size_t index, Ran ran);
+  Status LookInto(const Batch& batch, size_t index, const Ran& ran);
   void SaveResult();
   void PublishCounts();
 
@@ -175,13 +175,13 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
       });
   PublishCounts();
   for (auto& [index, ran] : divergent) {
-    if (auto looked = LookInto(batch, index, std::move(ran)); !looked) return looked;
+    if (auto looked = LookInto(batch, index, ran); !looked) return looked;
   }
   if (std::chrono::steady_clock::now() - saved > kResultEvery) SaveResult();
   return status;
 }
 
-Status Worker::Impl::LookInto(const Batch& batch, size_t index, Ran ran) {
+Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran) {
   const auto before = std::span(batch.given).first(index);
   auto status = investigator.Investigate(
       ran, before, [&](const program::Program& program) { return alone.Write({&program, 1}); });

@@ -16,7 +16,6 @@ namespace {
 
 using kvm::Status;
 using program::Op;
-using xstate::Bit;
 using xstate::Component;
 
 // What a VMM step is done with, besides its Context.

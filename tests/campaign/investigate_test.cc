@@ -143,6 +143,7 @@ TEST(Investigator, CountsKnownDivergencesWithoutWritingThem) {
   const TemporaryFolder folder;
   triage::Known known;
   known.name = "avx-stale";
+  known.laws = {SomeDivergence().law};
   known.ops = {static_cast<uint8_t>(Op::kGetXsave)};
   known.components = {xstate::Component::kAvx};
   known.relations = {judge::Relation::kStale};

@@ -190,5 +190,35 @@ TEST(LoadKnown, ReadsEveryFolderAndRefusesOneWithoutItsPredicate) {
   EXPECT_THAT(known.error(), HasSubstr("empty/known.json"));
 }
 
+TEST(Known, LawMayBeAList) {
+  json entry = Entry();
+  entry["law"] = {"round_trip", "model"};
+  EXPECT_TRUE(Parse(entry).Matches(SomeDivergence(), Here()));
+  entry["law"] = {"round_trip", "refusal"};
+  EXPECT_FALSE(Parse(entry).Matches(SomeDivergence(), Here()));
+}
+
+TEST(Known, CauseStandsForLawStepAndPlace) {
+  json entry = Entry();
+  for (const char* key : {"law", "step", "where_regex"}) entry.erase(key);
+  entry["cause"] = "some-defect";
+  judge::Divergence d = SomeDivergence();
+  EXPECT_FALSE(Parse(entry).Matches(d, Here())) << "the condition did not hold";
+  d.cause = "some-defect";
+  d.law = judge::Law::kRoundTrip;
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+  d.component = xstate::Component::kSse;
+  EXPECT_FALSE(Parse(entry).Matches(d, Here())) << "another component";
+}
+
+TEST(Known, InitialNarrowsThePredicate) {
+  json entry = Entry();
+  entry["initial"] = true;
+  judge::Divergence d = SomeDivergence();
+  EXPECT_FALSE(Parse(entry).Matches(d, Here())) << "the component was in use";
+  d.initial = true;
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+}
+
 }  // namespace
 }  // namespace fpswap::triage

@@ -169,5 +169,19 @@ TEST(XrstorRules, BadBndcfguBitsAreMasked) {
   EXPECT_EQ(cpu.regs.bndstatus, ~uint64_t{0});
 }
 
+// Recorded on Sapphire Rapids: x87 and others had been loaded by the time of the #GP. On family 19h
+// nothing had (the witnesses of xrstor_witness_test.cc).
+TEST(XrstorRules, ReservedMxcsrBitsFaultAndLeaveOtherComponentsOpenWhereTheCpuIsNotAmd) {
+  for (const bool amd : {false, true}) {
+    Features f = Everything();
+    f.amd = amd;
+    Cpu cpu = Supervisor(f);
+    std::vector<uint8_t> area = Area(0);
+    xstate::WriteAt(std::span(area), 24, uint32_t{0x80001f80});
+    EXPECT_EQ(cpu.Xrstor(area, kArea, kAllUser, false), (Fault{kGP, 0}));
+    EXPECT_EQ(cpu.unknown, amd ? 0 : kAllUser);
+  }
+}
+
 }  // namespace
 }  // namespace fpswap::cpu::testing

@@ -189,5 +189,31 @@ TEST(FxsaveRules, MaySkipSseStateWithoutOsfxsr) {
   EXPECT_EQ(area, Area());
 }
 
+// What XRSTOR initialised is not what the area holds. A CPU that declares it in use and leaves it
+// out all the same corrupts it: corpus/known/amd-avx-initial-under-zmm.
+TEST(XsaveRules, OfferNotToOmitWhatXrstorInitialised) {
+  const Features f = Everything();
+  Cpu cpu = Supervisor(f);
+  std::vector<uint8_t> area = Area(0);
+  xstate::MutableImage(area).set_xstate_bv(Component::kSse | Component::kZmmHi256);
+  for (size_t i = 160; i < 416; ++i) area[i] = 1;
+  ASSERT_EQ(cpu.Xrstor(area, kArea, kAllUser, false), std::nullopt);
+  FixedChoices choices(/*in_use=*/true, /*omit=*/true);
+  ASSERT_EQ(cpu.Xsave(SaveForm::kXsaveopt, area, kArea, kAllUser, false, choices), std::nullopt);
+  EXPECT_EQ(choices.omittable & xstate::Bit(Component::kAvx), 0u);
+  EXPECT_NE(choices.omittable & xstate::Bit(Component::kSse), 0u);
+}
+
+// SDM 13.5.7; recorded on Sapphire Rapids.
+TEST(XsaveRules, LeaveTheUnusedBytesOfPkruAlone) {
+  const Features f = Everything();
+  Cpu cpu = Supervisor(f);
+  cpu.regs.pkru = 0x54;
+  std::vector<uint8_t> area = Area();
+  FixedChoices choices;
+  ASSERT_EQ(cpu.Xsave(SaveForm::kXsave, area, kArea, kAllUser, false, choices), std::nullopt);
+  EXPECT_EQ(xstate::ReadAt<uint64_t>(area, f.xsave.sub[9].offset), 0xcccccccc00000054u);
+}
+
 }  // namespace
 }  // namespace fpswap::cpu::testing
