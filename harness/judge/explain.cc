@@ -157,9 +157,10 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 // write a component that they declare to be in use (SDM vol. 1, 13.9).
 std::string CauseOf(const Explained& what, const Divergence& d) {
   if (what.cpu == nullptr || !what.cpu->features->amd || !d.has_component) return "";
-  const bool shows = d.component == Component::kAvx || d.component == Component::kOpmask;
-  const bool holds = what.cpu->IsInitial(d.component) && what.cpu->IsInitial(Component::kAvx) &&
-                     !what.cpu->IsInitial(Component::kZmmHi256);
+  const bool shows = d.component == Component::kAvx ||
+                     (d.component == Component::kOpmask && what.cpu->IsInitial(d.component));
+  const bool holds = what.avx_under_zmm || (what.cpu->IsInitial(Component::kAvx) &&
+                                            !what.cpu->IsInitial(Component::kZmmHi256));
   return shows && holds ? "avx-initial-under-zmm" : "";
 }
 

@@ -33,6 +33,8 @@ struct Explained {
   uint16_t number;
   const cpu::Cpu* cpu;            // of the world the mismatch is against
   std::span<const uint8_t> seen;  // all bytes compared, where there were any
+  // AVX has been initial while ZMM_Hi256 was not, at this step or before.
+  bool avx_under_zmm = false;
 };
 
 Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);

@@ -93,6 +93,7 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   last_exit_ = 0;
   stopped_at_ = kNowhere;
   suspect_.fill(Law::kModel);
+  avx_under_zmm_.fill(false);
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
   if (limited_mask_ != mask) {
@@ -197,7 +198,16 @@ Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
     return Next::kStop;
   }
   NoteEffects(number);
+  NoteAvxUnderZmm(step.vcpu);
   return Next::kGoOn;
+}
+
+// See CauseOf in explain.cc. Once a context switch has brought stale bytes into some registers,
+// writes to others do not take them away, so what held once counts for the rest of the program.
+void Walk::NoteAvxUnderZmm(unsigned vcpu) {
+  if (!platform_.host.amd || avx_under_zmm_[vcpu]) return;
+  const cpu::Cpu& cpu = worlds_[0].vcpu[vcpu].cpu;
+  avx_under_zmm_[vcpu] = !cpu.IsInitial(Component::kZmmHi256) && cpu.IsInitial(Component::kAvx);
 }
 
 Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
@@ -405,8 +415,12 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     std::erase(around.before, around.now);
   }
   const StepRecords& seen = records_->Of(number);
-  const Explained what{platform_, &step, number, &worlds_[world].vcpu[step.vcpu].cpu,
-                       seen.has_journal ? seen.journal : std::span<const uint8_t>{}};
+  const Explained what{platform_,
+                       &step,
+                       number,
+                       &worlds_[world].vcpu[step.vcpu].cpu,
+                       seen.has_journal ? seen.journal : std::span<const uint8_t>{},
+                       avx_under_zmm_[step.vcpu]};
   verdict_->divergences.push_back(Explain(what, m, around));
 }
 

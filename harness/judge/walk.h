@@ -76,6 +76,7 @@ class Walk {
   void Report(uint16_t number, size_t world, Mismatch& m);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
+  void NoteAvxUnderZmm(unsigned vcpu);
   void PrepareReach(uint16_t number);
   void EmitReach(uint16_t number);
   bool DiedBefore(uint16_t number) const;
@@ -108,6 +109,7 @@ class Walk {
   // What a difference in this vCPU's state would break: law 3 or 5 after a round trip or a refusal
   // that nothing has looked at yet; kModel is none.
   std::array<Law, program::kMaxVcpus> suspect_{};
+  std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
   std::optional<unsigned> until_;
   std::vector<Image>* states_ = nullptr;
   unsigned states_of_ = 0;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "harness/judge/judge.h"
 #include "harness/program/generate.h"
 #include "harness/program/text.h"
 #include "harness/targets/agent_target.h"
@@ -93,10 +94,22 @@ class KvmTest : public testing::Test {
   std::string reason_;
 };
 
+// Whether the judge finds in `records` the CPU's defect of corpus/known/amd-avx-initial-under-zmm,
+// which comes and goes with context switches.
+bool ShowsAvxDefect(const Records& records, const program::Program& program,
+                    const trace::Platform& platform) {
+  const auto verdict = judge::Judge(platform).Check(plan::MakePlan(program, platform), records);
+  return std::ranges::any_of(verdict.divergences, [](const judge::Divergence& d) {
+    return d.cause == "avx-initial-under-zmm";
+  });
+}
+
 // Which records differ, in words.
-void ExpectSame(const Records& first, const Records& second, const program::Program& program) {
+void ExpectSame(const Records& first, const Records& second, const program::Program& program,
+                const trace::Platform& platform) {
   const Records a = Comparable(first), b = Comparable(second);
   if (a == b) return;
+  if (ShowsAvxDefect(first, program, platform) || ShowsAvxDefect(second, program, platform)) return;
   trace::RecordReader left(a), right(b);
   trace::RecordView x{}, y{};
   while (left.Next(x) && right.Next(y)) {
@@ -172,7 +185,7 @@ TEST_F(KvmTest, AProgramThatHangsIsStoppedAndTheNextRuns) {
   EXPECT_EQ(EndOf(records[1]).reason, EndReason::kHang);
   EXPECT_EQ(EndOf(records[2]).reason, EndReason::kDone);
   EXPECT_EQ(target_->restarts(), 0u);
-  ExpectSame(records[0], records[2], good);
+  ExpectSame(records[0], records[2], good, target_->platform());
 }
 
 TEST_F(KvmTest, AnAgentKilledInTheMiddleOfABatchLosesNothing) {
@@ -197,7 +210,7 @@ TEST_F(KvmTest, TheOrderOfProgramsDoesNotMatter) {
   auto backward = RunAll(*target_, reversed);
   std::ranges::reverse(backward);
   for (size_t i = 0; i < programs.size(); ++i) {
-    ExpectSame(forward[i], backward[i], programs[i]);
+    ExpectSame(forward[i], backward[i], programs[i], target_->platform());
     if (HasFailure()) return;
   }
 }
@@ -209,7 +222,7 @@ TEST_F(KvmTest, AReusedVcpuIsAsGoodAsAFreshOne) {
   ASSERT_NE(fresh_target, nullptr) << reason_;
   const auto fresh = RunAll(*fresh_target, programs);
   for (size_t i = 0; i < programs.size(); ++i) {
-    ExpectSame(reused[i], fresh[i], programs[i]);
+    ExpectSame(reused[i], fresh[i], programs[i], target_->platform());
     if (HasFailure()) return;
   }
 }
