@@ -11,7 +11,6 @@
 namespace fpswap::cpu {
 namespace {
 
-
 constexpr uint64_t kAvxState = Component::kSse | Component::kAvx;
 constexpr uint64_t kAvx512State = kAvxState | xstate::kAvx512;
 

@@ -245,6 +245,16 @@ TEST_F(VerdictTest, AMigrationMustKeepPkru) {
   EXPECT_EQ(First(refused).law, Law::kRoundTrip);
 }
 
+TEST_F(VerdictTest, AHangIsTheProgramsOwnWhereItsRunHasRawCode) {
+  const auto looping = PlanOf("x87.fninit\nraw bytes=ebfe\nx87.fnclex\n", platform_);
+  EXPECT_TRUE(Check(looping, Records(looping).End(EndReason::kHang, 2)).ok());
+  const auto plain = PlanOf("x87.fninit\nx87.fnclex\n", platform_);
+  EXPECT_EQ(First(Check(plain, Records(plain).End(EndReason::kHang, 1))).relation, Relation::kHang);
+  // Raw code of another run has no part in it.
+  const auto apart = PlanOf("raw bytes=90\nvmm.get_xcrs\nx87.fnclex\n", platform_);
+  EXPECT_EQ(First(Check(apart, Records(apart).End(EndReason::kHang, 2))).relation, Relation::kHang);
+}
+
 TEST_F(VerdictTest, AChangedCanaryIsLaw4EvenWhereTheStateIsUnknown) {
   const auto plan = PlanOf("raw bytes=90\n", platform_);
   EXPECT_TRUE(Check(plan, Records(plan).End()).ok());
