@@ -46,7 +46,7 @@ install_packages() {
     "${missing[@]}" >/dev/null
 }
 
-# build FOLDER [cmake arguments...]: configures and builds everything in FOLDER.
+# build FOLDER [cmake arguments...]: configures and builds in FOLDER, everything or what $targets names.
 build() {
   local folder=$1
   shift
@@ -59,7 +59,8 @@ build() {
     exit 1
   }
   rm -f "$folder.configure.log"
-  cmake --build "$folder"
+  # shellcheck disable=SC2086
+  cmake --build "$folder" ${targets:+--target $targets}
 }
 
 # Debug information of three builds would be most of their time.
