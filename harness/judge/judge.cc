@@ -39,11 +39,8 @@ std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
 // Whether step `number` is part of a run that has raw code in it.
 bool InRunWithRaw(const plan::Plan& plan, uint16_t number) {
   return std::ranges::any_of(plan.actions, [&](const plan::Action& a) {
-    if (a.kind != plan::ActionKind::kRun || number < a.first || number > a.last) return false;
-    const auto& steps = plan.effective.steps;
-    const auto end = steps.begin() + std::min<size_t>(a.last + 1u, steps.size());
-    return std::any_of(steps.begin() + std::min<size_t>(a.first, steps.size()), end,
-                       [](const program::Step& s) { return s.op == program::Op::kRaw; });
+    return a.kind == plan::ActionKind::kRun && a.first <= number && number <= a.last &&
+           HasRaw(plan, a);
   });
 }
 

@@ -70,19 +70,19 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   return cpu.IsInitial(c) ? 1 : 2;
 }
 
-bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
-  for (size_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
-    if (plan.effective.steps[i].op == Op::kRaw) return true;
-  }
-  return false;
-}
-
 bool IsFullLook(Op op) {
   return op == Op::kGetXsave || op == Op::kGetXsave2 || op == Op::kXsave || op == Op::kXsavec ||
          op == Op::kXsaves;
 }
 
 }  // namespace
+
+bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
+  for (size_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
+    if (plan.effective.steps[i].op == Op::kRaw) return true;
+  }
+  return false;
+}
 
 Walk::Walk(const trace::Platform& platform) : platform_(platform), host_(HostOf(platform)) {}
 
@@ -344,9 +344,9 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
 
 // Worlds that have become the same are one, and without blame if one of them is.
 void Walk::MergeWorlds() {
-  for (size_t i = 1; i < worlds_.size(); ++i) {
-    if (worlds_.blame(i) == 0) std::swap(worlds_[0], worlds_[i]), worlds_.SwapBlame(0, i);
-    if (worlds_.blame(0) == 0) break;
+  if (worlds_.size() == 1) return;
+  for (size_t i = 1; i < worlds_.size() && worlds_.blame(0) != 0; ++i) {
+    if (worlds_.blame(i) == 0) worlds_.Swap(0, i);
   }
   std::vector<std::vector<Image>> seen;
   worlds_.Prune([&](size_t i) {
@@ -372,8 +372,7 @@ void Walk::SettleBlame() {
   const size_t least = worlds::Nearest(worlds_.size(), [&](size_t i) {
     return std::popcount(blames_[worlds_.blame(i) - 1].variant);
   });
-  std::swap(worlds_[0], worlds_[least]);
-  worlds_.SwapBlame(0, least);
+  worlds_.Swap(0, least);
   ReportBlame();
 }
 

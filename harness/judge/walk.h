@@ -26,6 +26,9 @@ enum class Hypothesis : uint8_t {
   kHostXcr0,
 };
 
+// Whether one of `action`'s steps is raw code.
+bool HasRaw(const plan::Plan& plan, const plan::Action& action);
+
 class Walk {
  public:
   explicit Walk(const trace::Platform& platform);

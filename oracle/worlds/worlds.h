@@ -39,7 +39,8 @@ class Worlds {
   Blame blame(size_t i) const { return slots_[i]->blame; }
   void set_blame(size_t i, Blame blame) { slots_[i]->blame = blame; }
 
-  void SwapBlame(size_t i, size_t k) { std::swap(slots_[i]->blame, slots_[k]->blame); }
+  // Exchanges two worlds' places, blame and all; no state is copied.
+  void Swap(size_t i, size_t k) { std::swap(slots_[i], slots_[k]); }
 
   // Back to one world without blame, whose state the caller resets.
   void Reset() {
