@@ -122,6 +122,31 @@ TEST(Known, NullComponentMeansNoneAndListsMeanAnyOfThem) {
   EXPECT_TRUE(Parse(entry).Matches(d, Here()));
 }
 
+// The entry's pattern is written by hand and the names come from the oracle: every register that
+// KVM_GET_FPU copies out of the legacy region is covered.
+TEST(Known, GetFpuEntryKnowsEveryRegisterOfTheLegacyRegion) {
+  auto all = LoadKnown(FPSWAP_SOURCE_DIR "/corpus/known");
+  ASSERT_TRUE(all) << all.error();
+  const auto entry = std::ranges::find(*all, "kvm-get-fpu-ignores-xstate-bv", &Known::name);
+  ASSERT_NE(entry, all->end());
+  const trace::Platform platform = Here();
+  for (uint32_t at = 0; at < 416; ++at) {
+    if (at == 5 || (at >= 24 && at < 32) || (at >= 32 && at < 160 && at % 16 >= 10)) continue;
+    const xstate::ByteName name = xstate::NameOfByte(platform.host.xsave, at);
+    judge::Divergence d = SomeDivergence();
+    d.law = judge::Law::kCoherence;
+    d.op = static_cast<uint8_t>(program::Op::kGetFpu);
+    d.component = name.component;
+    d.relation = judge::Relation::kInvented;
+    d.initial = true;
+    const std::string_view text = name.text;
+    d.where = std::string(text.substr(0, text.rfind(" byte "))) + " of kvm_fpu";
+    EXPECT_TRUE(entry->Matches(d, platform)) << at << ": " << d.where;
+    d.initial = false;
+    EXPECT_FALSE(entry->Matches(d, platform)) << d.where << " in use";
+  }
+}
+
 TEST(Known, RefusesWhatWouldWidenThePredicateUnseen) {
   for (const char* key : {"law", "step", "component", "relation", "platform", "reason"}) {
     json entry = Entry();
