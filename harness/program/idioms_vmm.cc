@@ -104,6 +104,27 @@ void SetRefused(Builder& b) {
   b.rng().OneIn(2) ? b.Look() : static_cast<void>(b.Get(b.AnyImage()));
 }
 
+// An x87 exception that waits, unmasked, with the pointers of the instruction that raised it: AMD
+// parts save the pointers in no other state.
+void PendingX87(Builder& b) {
+  const uint64_t image = b.AnyImage();
+  const uint64_t exception = uint64_t{1} << b.rng().Below(6);
+  const uint64_t fcw = 0x37f & ~exception;
+  const uint64_t fsw = 0x8080 | exception | b.rng().Below(8) << 11;
+  const uint64_t ftw = b.rng().Below(256);
+  const uint64_t fop = b.rng().Below(0x800);
+  b.Add(Op::kImageInit, {image});
+  b.Add(Op::kImageWrite, {image, 0, fcw | fsw << 16 | ftw << 32 | fop << 48});
+  b.Add(Op::kImageWrite, {image, 8, b.rng().Below(uint64_t{1} << 47)});   // FIP
+  b.Add(Op::kImageWrite, {image, 16, b.rng().Below(uint64_t{1} << 47)});  // FDP
+  b.Add(Op::kImageWrite, {image, xstate::kHeaderOffset, Bit(Component::kX87)});
+  b.Add(Op::kSetXsave, {image});
+  b.AddOneOf({Op::kExitOut, Op::kMigrate, Op::kHostCpu, Op::kHostDirty, Op::kRunImmediate});
+  b.Between();
+  if (b.rng().OneIn(2)) b.Get(image);
+  b.Save(b.AnySlot(), Bit(Component::kX87));
+}
+
 // Older ioctls are another door to x87 and SSE: the upper parts stay.
 void Fpu(Builder& b) {
   b.LoadSome();
@@ -209,6 +230,7 @@ constexpr Idiom kIdioms[] = {
     {"set_subset", 24, Op::kSetXsave, SetSubset},
     {"set_edited", 20, Op::kSetXsave, SetEdited},
     {"set_built", 20, Op::kSetXsave, SetBuilt},
+    {"pending_x87", 6, Op::kSetXsave, PendingX87},
     {"set_refused", 8, Op::kSetXsave, SetRefused},
     {"set_across_xcr0", 10, Op::kSetXsave, SetAcrossXcr0},
     {"fpu", 10, Op::kSetFpu, Fpu},

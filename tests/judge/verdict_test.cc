@@ -369,6 +369,28 @@ TEST_F(VerdictTest, AGuestUnderTheHostsXcr0IsOneDivergence) {
   EXPECT_EQ(verdict.divergences[0].op, 0);
 }
 
+TEST_F(VerdictTest, KvmGetFpuCanShowTheHostsXcr0) {
+  platform_.xcr0_loaded = false;
+  // The area declares everything initial; with XCR0 = 1 only x87 is restored from it.
+  const auto plan =
+      PlanOf("xcr0 x87\nsse.load xmm=0 pattern=0x77\nxrstor slot=0 rfbm=all wide=0\nvmm.get_fpu\n",
+             platform_);
+  std::vector<uint8_t> fpu(plan::kFpuSize);
+  Put<uint16_t>(fpu, 128, 0x37f);
+  std::vector<uint8_t> kept = fpu;
+  Put<uint32_t>(kept, 408, 0x1f80);
+  std::ranges::copy(PatternBytes(0x77, 16), &kept[152]);
+  Judge judge(platform_);
+  const auto with = [&](const std::vector<uint8_t>& seen) {
+    return judge.Check(plan, Records(plan).Ioctl(2, 0, 0, seen).End());
+  };
+  EXPECT_TRUE(with(kept).ok()) << Told(with(kept));
+  EXPECT_EQ(First(with(fpu)).where, "XCR0 in force");
+  fpu[152 + 16] = 1;  // XMM1, which neither XCR0 explains
+  ASSERT_EQ(with(fpu).divergences.size(), 2u) << Told(with(fpu));
+  EXPECT_EQ(with(fpu).divergences[1].where, "XMM1 of kvm_fpu");
+}
+
 TEST_F(VerdictTest, ASaveKeepsTheBytesItDoesNotWrite) {
   const auto plan = PlanOf(
       "mem.fill slot=1 offset=0 length=512 pattern=0x42\nxsave slot=1 rfbm=sse\n", platform_);
