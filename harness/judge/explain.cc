@@ -264,6 +264,19 @@ Divergence ExplainXcr0(const trace::Platform& platform, const plan::Plan& plan, 
   return d;
 }
 
+Divergence ExplainPke(const plan::Plan& plan, uint16_t number) {
+  Divergence d = Base(nullptr, number, Law::kModel);
+  d.relation = Relation::kAnothers;
+  d.where = "CR4.PKE in force";
+  d.bits = 1;
+  d.rule = "SDM vol. 3, 4.6.2: protection keys";
+  d.words = fmt::format(
+      "PKRU is enforced on the guest's data although its CR4.PKE is 0, as step {} ({}) shows: the "
+      "host's CR4 is in force.",
+      number, program::PrintStep(plan.effective.steps[number]));
+  return d;
+}
+
 Divergence ExplainHealth(const program::Step* step, uint16_t number, Relation relation,
                          std::string where, std::string words) {
   Divergence d = Base(step, number, Law::kHealth);

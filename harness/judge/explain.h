@@ -49,6 +49,7 @@ Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned va
 
 // Law 1: the guest runs with an XCR0 that it was not given, seen at step `number`.
 Divergence ExplainXcr0(const trace::Platform& platform, const plan::Plan& plan, uint16_t number);
+Divergence ExplainPke(const plan::Plan& plan, uint16_t number);
 
 // Law 6.
 Divergence ExplainHealth(const program::Step* step, uint16_t number, Relation relation,

@@ -102,11 +102,6 @@ struct Judge::Impl {
 
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   if (verdict.ok() || platform.xcr0_loaded) return;
-  if (!supposing) supposing = std::make_unique<Walk>(platform);
-  supposing->Assume(Hypothesis::kHostXcr0);
-  Verdict other;
-  other.laws = verdict.laws;
-  supposing->Go(plan, &records, nullptr, &other);
   // Better is: further, or as far with less to say. What concerns struct kvm_fpu is weighed last:
   // the calls go wrong by themselves, and a state that happens to hide it proves nothing.
   const auto rank = [](const Walk& w, const Verdict& v) {
@@ -116,12 +111,32 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
     });
     return std::tuple(w.stopped_at(), fpu - std::ssize(v.divergences), -fpu);
   };
-  if (rank(*supposing, other) <= rank(walk, verdict)) return;
+  if (!supposing) supposing = std::make_unique<Walk>(platform);
+  // A KVM that does not load the guest's XCR0 does not load its CR4 either.
+  const bool pke = (platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0;
+  auto best = rank(walk, verdict);
+  unsigned found = 0;
   const uint16_t shown = verdict.divergences[0].step;
-  other.checks += verdict.checks;
-  other.divergences.insert(other.divergences.begin(), ExplainXcr0(platform, plan, shown));
-  if (other.divergences.size() > kMaxDivergences) other.divergences.pop_back();
-  verdict = std::move(other);
+  const uint32_t checks = verdict.checks;
+  const uint8_t laws = verdict.laws;
+  for (const unsigned hypotheses :
+       {unsigned{kHostXcr0}, unsigned{kHostPke}, kHostXcr0 | kHostPke}) {
+    if ((hypotheses & kHostPke) != 0 && !pke) continue;
+    supposing->Assume(hypotheses);
+    Verdict other;
+    other.laws = laws;
+    supposing->Go(plan, &records, nullptr, &other);
+    const auto rank_of_other = rank(*supposing, other);
+    if (rank_of_other <= best) continue;
+    best = rank_of_other;
+    found = hypotheses;
+    other.checks += checks;
+    verdict = std::move(other);
+  }
+  auto& told = verdict.divergences;
+  if ((found & kHostPke) != 0) told.insert(told.begin(), ExplainPke(plan, shown));
+  if ((found & kHostXcr0) != 0) told.insert(told.begin(), ExplainXcr0(platform, plan, shown));
+  if (Full(verdict)) told.resize(kMaxDivergences);
 }
 
 void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {

@@ -86,6 +86,11 @@ bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
 
 Walk::Walk(const trace::Platform& platform) : platform_(platform), host_(HostOf(platform)) {}
 
+void Walk::Assume(unsigned hypotheses) {
+  hypotheses_ = hypotheses;
+  limited_mask_.reset();
+}
+
 void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict) {
   plan_ = &plan;
   records_ = records;
@@ -99,13 +104,28 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   if (limited_mask_ != mask) {
     limited_ = LimitFeatures(platform_.guest, mask);
     limited_mask_ = mask;
+    if ((hypotheses_ & kHostXcr0) != 0) AddHostLayout();
   }
   // How far a save can write: the larger of the formats, from wherever it begins.
-  const auto& x = platform_.guest.xsave;
-  area_bytes_ = std::max(xstate::StandardSize(x, x.xcr0 & kKnown),
-                         xstate::CompactedSize(x, (x.xcr0 | x.xss) & kKnown));
+  const bool host_xcr0 = (hypotheses_ & kHostXcr0) != 0;
+  const auto& x = host_xcr0 ? limited_.xsave : platform_.guest.xsave;
+  const uint64_t xcr0 = host_xcr0 ? platform_.host_xcr0 : x.xcr0;
+  area_bytes_ = std::max(xstate::StandardSize(x, xcr0 & kKnown),
+                         xstate::CompactedSize(x, (xcr0 | x.xss) & kKnown));
   worlds_.Reset();
   worlds_[0].Reset(plan, limited_, host_);
+  if ((hypotheses_ & kHostPke) != 0) {
+    for (unsigned v = 0; v < worlds_[0].vcpus; ++v) worlds_[0].vcpu[v].cpu.cr4_pke = true;
+  }
+}
+
+// Components that only the host's XCR0 has: instructions under it work on them, CPUID tells the
+// guest nothing of them.
+void Walk::AddHostLayout() {
+  for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
+    auto& sub = limited_.xsave.sub[i];
+    if (sub.size == 0) sub = platform_.host.xsave.sub[i];
+  }
 }
 
 void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach,
@@ -166,17 +186,30 @@ Context Walk::MakeContext(World& world, uint16_t number) {
           .vcpu = vcpu,
           .cpu = vcpu.cpu,
           .scratch = scratch_,
-          .area_bytes = area_bytes_};
+          .area_bytes = area_bytes_,
+          .host_pke = (hypotheses_ & kHostPke) != 0};
 }
 
-// Instructions of the guest meet the XCR0 in force, the VMM and XSETBV the one that KVM keeps.
+// Whether a CPUID of the guest gave the size that belongs to `xcr0`.
+bool Walk::CpuidShows(uint16_t number, uint64_t xcr0) const {
+  if (records_ == nullptr || records_->Of(number).journal.size() < 8) return false;
+  uint32_t ebx;
+  std::memcpy(&ebx, records_->Of(number).journal.data() + 4, 4);
+  return ebx == xstate::StandardSize(limited_.xsave, xcr0);
+}
+
+// Instructions of the guest meet the XCR0 in force, the VMM and XSETBV the one that KVM keeps; so
+// does CPUID where the CPU can make it fault to KVM (CPUID faulting).
 void Walk::ExchangeXcr0(uint16_t number, bool before) {
   const program::Step& step = plan_->effective.steps[number];
-  const bool kept = program::RowOf(step).actor != program::Actor::kGuest || step.op == Op::kXsetbv;
+  const bool always =
+      program::RowOf(step).actor != program::Actor::kGuest || step.op == Op::kXsetbv;
   for (size_t i = 0; i < worlds_.size(); ++i) {
     World& world = worlds_[i];
     for (unsigned v = 0; v < world.vcpus; ++v) {
       uint64_t& xcr0 = world.vcpu[v].cpu.xcr0;
+      const bool kept =
+          always || (step.op == Op::kExitCpuid && CpuidShows(number, world.kvm_xcr0[v]));
       if (kept && !before) world.kvm_xcr0[v] = xcr0;
       xcr0 = kept && before ? world.kvm_xcr0[v] : platform_.host_xcr0;
     }
@@ -186,11 +219,11 @@ void Walk::ExchangeXcr0(uint16_t number, bool before) {
 Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   if (reach_ != nullptr) PrepareReach(number);
-  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, true);
+  if ((hypotheses_ & kHostXcr0) != 0) ExchangeXcr0(number, true);
   const Next next = step.op == Op::kGetFpu                  ? GetFpu(number)
                     : action.kind == plan::ActionKind::kRun ? Guest(action, number)
                                                             : Vmm(number);
-  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, false);
+  if ((hypotheses_ & kHostXcr0) != 0) ExchangeXcr0(number, false);
   if (reach_ != nullptr) EmitReach(number);
   if (next == Next::kStop) return next;
   if (worlds_[0].vcpu[step.vcpu].cpu.unknown != 0) {
@@ -404,7 +437,7 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
     Walk history(platform_);
-    history.Assume(hypothesis_);
+    history.Assume(hypotheses_);
     around.before = history.States(*plan_, *records_, number, step.vcpu);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {

@@ -17,13 +17,14 @@
 
 namespace fpswap::judge {
 
-// What may be wrong with the system under test as a whole. Assumed only to tell one such fault from
-// the many differences it makes: a walk that fails is tried again under each (judge.cc), and if it
-// gets further, the hypothesis is the divergence.
-enum class Hypothesis : uint8_t {
-  kNone,
+// What may be wrong with the system under test as a whole: a set of these. Assumed only to tell one
+// such fault from the many differences it makes: a walk that fails is tried again under each set
+// (judge.cc), and if it gets further, the hypotheses are the divergences.
+enum Hypothesis : unsigned {
   // The guest runs with the host's XCR0, whatever it was given (kvm_load_guest_xsave_state).
-  kHostXcr0,
+  kHostXcr0 = 1,
+  // The guest runs with the host's CR4.PKE: PKRU is enforced where the guest has not enabled it.
+  kHostPke = 2,
 };
 
 // Whether one of `action`'s steps is raw code.
@@ -33,7 +34,8 @@ class Walk {
  public:
   explicit Walk(const trace::Platform& platform);
 
-  void Assume(Hypothesis hypothesis) { hypothesis_ = hypothesis; }
+  // A set of Hypothesis, for the walks that follow.
+  void Assume(unsigned hypotheses);
   // The step at which the last walk could not go on; kNowhere if it went to the end.
   static constexpr unsigned kNowhere = ~0u;
   unsigned stopped_at() const { return stopped_at_; }
@@ -66,6 +68,8 @@ class Walk {
   Next GetFpu(uint16_t number);
   Context MakeContext(World& world, uint16_t number);
   void ExchangeXcr0(uint16_t number, bool before);
+  void AddHostLayout();
+  bool CpuidShows(uint16_t number, uint64_t xcr0) const;
 
   bool BranchSetFpu(uint16_t number);  // false: no room
   Next GiveUp();
@@ -85,11 +89,11 @@ class Walk {
   bool DiedBefore(uint16_t number) const;
 
   const trace::Platform& platform_;
-  Hypothesis hypothesis_ = Hypothesis::kNone;
+  unsigned hypotheses_ = 0;
   unsigned stopped_at_ = kNowhere;
   kvm::Host host_;
   cpu::Features limited_;
-  uint64_t limited_mask_ = 0;
+  std::optional<uint64_t> limited_mask_;
   std::array<cpu::Features, program::kMaxVcpus> changed_;
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;

@@ -168,6 +168,7 @@ std::expected<PlatformCondition, std::string> ReadPlatform(const json& value,
     reader.Fail("\"cpu_vendor\" must be \"amd\" or \"other\"");
   }
   condition.compacted = reader.Flag("compacted");
+  condition.pkru = reader.Flag("pkru");
   if (const json* kernel = reader.Find("kernel")) {
     Reader range(*kernel, name + ": platform: kernel");
     condition.kernel_from = Version(range, "from");
@@ -206,6 +207,7 @@ bool PlatformCondition::Holds(const trace::Platform& platform) const {
   if (vendor_module && *vendor_module != platform.vendor_module) return false;
   if (cpu_vendor && (*cpu_vendor == "amd") != platform.host.amd) return false;
   if (compacted && *compacted != platform.compacted) return false;
+  if (pkru && *pkru != ((platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0)) return false;
   if (kernel_from || kernel_before) {
     const auto running = ParseKernelVersion(platform.kernel);
     if (!running) return false;

@@ -369,6 +369,29 @@ TEST_F(VerdictTest, AGuestUnderTheHostsXcr0IsOneDivergence) {
   EXPECT_EQ(verdict.divergences[0].op, 0);
 }
 
+TEST_F(VerdictTest, PkruEnforcedWithoutPkeIsToldAsThatOnlyWhereTheHostsRegistersRule) {
+  const std::string steps =
+      "pke 0\nvmm.image_write image=1 offset=2688 value=1\n"
+      "vmm.image_write image=1 offset=512 value=0x200\nvmm.set_xsave image=1\n"
+      "sse.ldmxcsr value=0x1f80\n";
+  ASSERT_EQ(platform_.host.xsave.sub[9].offset, 2688u);
+  const auto where = [&](uint32_t error) {
+    const auto plan = PlanOf(steps, platform_);
+    Judge judge(platform_);
+    const auto verdict = judge.Check(plan, Records(plan)
+                                               .Ioctl(0, 0)
+                                               .Ioctl(1, 0)
+                                               .Ioctl(2, 0)
+                                               .Fault(3, cpu::kPF, error, plan::kLiteralBase)
+                                               .End());
+    return First(verdict).where;
+  };
+  EXPECT_EQ(where(0x25), "fault");  // a KVM that gives the guest its own CR4
+  platform_.xcr0_loaded = false;
+  EXPECT_EQ(where(0x25), "CR4.PKE in force");
+  EXPECT_EQ(where(5), "fault") << "no protection key in it";
+}
+
 TEST_F(VerdictTest, KvmGetFpuCanShowTheHostsXcr0) {
   platform_.xcr0_loaded = false;
   // The area declares everything initial; with XCR0 = 1 only x87 is restored from it.
