@@ -75,8 +75,13 @@ void SortedRecords::TakeOfStep(const plan::Plan& plan, const RecordView& record)
   if (!late && action_of_[record.step] < last_action_) return Note("are out of order", record.step);
   if (!late) last_action_ = action_of_[record.step];
 
+  // Raw code may jump anywhere in its run and do any of its steps again; such runs are not judged.
+  const plan::Action& action = plan.actions[action_of_[record.step]];
+  const bool raw = std::any_of(steps.begin() + action.first, steps.begin() + action.last + 1,
+                               [](const program::Step& s) { return s.op == program::Op::kRaw; });
   StepRecords& s = steps_[record.step];
   const auto once = [&](bool& has, std::span<const uint8_t>& bytes, size_t least) {
+    if (has && raw) return;
     if (has) return Note("have two of one kind for a step", record.step);
     if (record.bytes.size() < least) return Note("have one that is too short", record.step);
     has = true;
@@ -97,7 +102,7 @@ void SortedRecords::TakeOfStep(const plan::Plan& plan, const RecordView& record)
       }
       if (s.exits < kMaxStepExits) {
         s.exit[s.exits++] = record.bytes;
-      } else if (steps[record.step].op != program::Op::kRaw) {
+      } else if (!raw) {
         Note("have more exits than a step can make", record.step);
       }
       return;

@@ -255,6 +255,18 @@ TEST_F(VerdictTest, AHangIsTheProgramsOwnWhereItsRunHasRawCode) {
   EXPECT_EQ(First(Check(apart, Records(apart).End(EndReason::kHang, 2))).relation, Relation::kHang);
 }
 
+TEST_F(VerdictTest, RawCodeMayRepeatTheStepsOfItsRun) {
+  const auto outs = [&](const plan::Plan& plan) {
+    Records records(plan);
+    for (int i = 0; i < 9; ++i) records.Exit(0, {2, 0, plan::kExitPort, 0, 4, 1, {}});
+    return records.Fault(1, cpu::kUD).Fault(1, cpu::kUD).End();
+  };
+  const auto jumping = PlanOf("exit.out\nx87.fninit\nraw bytes=e237\n", platform_);
+  EXPECT_TRUE(Check(jumping, outs(jumping)).ok()) << Told(Check(jumping, outs(jumping)));
+  const auto plain = PlanOf("exit.out\nx87.fninit\n", platform_);
+  EXPECT_FALSE(Check(plain, outs(plain)).ok());
+}
+
 TEST_F(VerdictTest, AChangedCanaryIsLaw4EvenWhereTheStateIsUnknown) {
   const auto plan = PlanOf("raw bytes=90\n", platform_);
   EXPECT_TRUE(Check(plan, Records(plan).End()).ok());
