@@ -37,14 +37,6 @@ std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
   return fmt::format(", exit reason {}, suberror {}", exit.reason, exit.suberror);
 }
 
-// Whether step `number` is part of a run that has raw code in it.
-bool InRunWithRaw(const plan::Plan& plan, uint16_t number) {
-  return std::ranges::any_of(plan.actions, [&](const plan::Action& a) {
-    return a.kind == plan::ActionKind::kRun && a.first <= number && number <= a.last &&
-           HasRaw(plan, a);
-  });
-}
-
 void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
   const uint16_t number = records.end_step();
   const program::Step* step = StepOf(plan, number);
@@ -59,7 +51,7 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
       return;
     case EndReason::kHang:
       // Raw code may well loop for ever; that it could be stopped is all that is asked.
-      if (InRunWithRaw(plan, number)) return;
+      if (step != nullptr && step->op == program::Op::kRaw) return;
       return report(Relation::kHang, "KVM_RUN",
                     fmt::format("The program hung in {} and was stopped.", InStep(plan, number)));
     case EndReason::kVcpuDead:

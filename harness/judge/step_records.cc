@@ -75,10 +75,8 @@ void SortedRecords::TakeOfStep(const plan::Plan& plan, const RecordView& record)
   if (!late && action_of_[record.step] < last_action_) return Note("are out of order", record.step);
   if (!late) last_action_ = action_of_[record.step];
 
-  // Raw code may jump anywhere in its run and do any of its steps again; such runs are not judged.
-  const plan::Action& action = plan.actions[action_of_[record.step]];
-  const bool raw = std::any_of(steps.begin() + action.first, steps.begin() + action.last + 1,
-                               [](const program::Step& s) { return s.op == program::Op::kRaw; });
+  // Raw code may jump anywhere and exit as often as it likes, all of which counts as its own.
+  const bool raw = steps[record.step].op == program::Op::kRaw;
   StepRecords& s = steps_[record.step];
   const auto once = [&](bool& has, std::span<const uint8_t>& bytes, size_t least) {
     if (has && raw) return;

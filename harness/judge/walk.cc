@@ -77,13 +77,6 @@ bool IsFullLook(Op op) {
 
 }  // namespace
 
-bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
-  for (size_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
-    if (plan.effective.steps[i].op == Op::kRaw) return true;
-  }
-  return false;
-}
-
 Walk::Walk(const trace::Platform& platform) : platform_(platform), host_(HostOf(platform)) {}
 
 void Walk::Assume(unsigned hypotheses) {
@@ -138,8 +131,7 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
 
 void Walk::Actions(const plan::Plan& plan) {
   for (const plan::Action& action : plan.actions) {
-    if (action.kind == plan::ActionKind::kRun && HasRaw(plan, action)) {
-      // The journals of a run are read at its end or its next exit: raw code may have reached them.
+    if (plan.effective.steps[action.first].op == Op::kRaw) {
       if (verdict_ != nullptr) verdict_->unknown = true;
       return;
     }

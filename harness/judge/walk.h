@@ -27,9 +27,6 @@ enum Hypothesis : unsigned {
   kHostPke = 2,
 };
 
-// Whether one of `action`'s steps is raw code.
-bool HasRaw(const plan::Plan& plan, const plan::Action& action);
-
 class Walk {
  public:
   explicit Walk(const trace::Platform& platform);
