@@ -108,7 +108,7 @@ void ExplainValues(const Explained& what, const Mismatch& m, Divergence& d) {
     return;
   }
   d.bits = m.expected ^ m.actual;
-  const bool fault = d.where == "fault";
+  const bool fault = d.where.starts_with(kFault);
   const auto name = [&](uint64_t v) { return fault ? FaultName(v) : fmt::format("{:#x}", v); };
   d.words = fmt::format("{}: {} must be {}, and was {}.", Subject(what), m.what, name(m.expected),
                         name(m.actual));

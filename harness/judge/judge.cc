@@ -25,8 +25,6 @@ std::string InStep(const plan::Plan& plan, uint16_t number) {
                          : std::string("no step");
 }
 
-bool Full(const Verdict& verdict) { return verdict.divergences.size() >= kMaxDivergences; }
-
 // Why KVM_RUN came back for good, from the exit it left for its last step.
 std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
   if (records.end_step() >= plan.effective.steps.size()) return "";
@@ -41,9 +39,7 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
   const uint16_t number = records.end_step();
   const program::Step* step = StepOf(plan, number);
   const auto report = [&](Relation relation, const char* where, std::string words) {
-    if (!Full(verdict)) {
-      verdict.divergences.push_back(ExplainHealth(step, number, relation, where, std::move(words)));
-    }
+    verdict.Add(ExplainHealth(step, number, relation, where, std::move(words)));
   };
   const int error = records.end().error;
   switch (static_cast<EndReason>(records.end().reason)) {
@@ -94,13 +90,14 @@ struct Judge::Impl {
 
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   if (verdict.ok() || platform.xcr0_loaded) return;
+  const auto of_fpu = [](const Divergence& d) {
+    return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
+           d.op == static_cast<uint8_t>(program::Op::kGetFpu);
+  };
   // Better is: further, or as far with less to say. What concerns struct kvm_fpu is weighed last:
   // the calls go wrong by themselves, and a state that happens to hide it proves nothing.
-  const auto rank = [](const Walk& w, const Verdict& v) {
-    const auto fpu = std::ranges::count_if(v.divergences, [](const Divergence& d) {
-      return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
-             d.op == static_cast<uint8_t>(program::Op::kGetFpu);
-    });
+  const auto rank = [&](const Walk& w, const Verdict& v) {
+    const auto fpu = std::ranges::count_if(v.divergences, of_fpu);
     return std::tuple(w.stopped_at(), fpu - std::ssize(v.divergences), -fpu);
   };
   if (!supposing) supposing = std::make_unique<Walk>(platform);
@@ -109,6 +106,8 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   auto best = rank(walk, verdict);
   unsigned found = 0;
   const uint16_t shown = verdict.divergences[0].step;
+  const auto first = std::ranges::find_if_not(verdict.divergences, of_fpu);
+  const unsigned fails = first != verdict.divergences.end() ? first->step : Walk::kNowhere;
   const uint32_t checks = verdict.checks;
   const uint8_t laws = verdict.laws;
   for (const unsigned hypotheses :
@@ -119,7 +118,10 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
     other.laws = laws;
     supposing->Go(plan, &records, nullptr, &other);
     const auto rank_of_other = rank(*supposing, other);
-    if (rank_of_other <= best) continue;
+    const bool fails_too = std::ranges::any_of(other.divergences, [&](const Divergence& d) {
+      return !of_fpu(d) && d.step <= fails;
+    });
+    if (fails_too || rank_of_other <= best) continue;
     best = rank_of_other;
     found = hypotheses;
     other.checks += checks;
@@ -128,7 +130,6 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   auto& told = verdict.divergences;
   if ((found & kHostPke) != 0) told.insert(told.begin(), ExplainPke(plan, shown));
   if ((found & kHostXcr0) != 0) told.insert(told.begin(), ExplainXcr0(platform, plan, shown));
-  if (Full(verdict)) told.resize(kMaxDivergences);
 }
 
 void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
@@ -140,15 +141,14 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
     }
   }
   for (const trace::RecordView& record : records.canaries()) {
-    if (Full(verdict)) return;
     trace::CanaryRecord canary;
     trace::ReadHead(record.bytes, canary);
     const auto both = record.bytes.subspan(sizeof(canary));
     const auto before = both.first(both.size() / 2), after = both.subspan(both.size() / 2);
     Surroundings around;
     around.now = ImageOf(walk.world().vcpu[record.vcpu % walk.world().vcpus]);
-    verdict.divergences.push_back(ExplainCanary(platform, StepOf(plan, record.step), record.step,
-                                                canary.components, before, after, around));
+    verdict.Add(ExplainCanary(platform, StepOf(plan, record.step), record.step, canary.components,
+                              before, after, around));
   }
 }
 
@@ -165,8 +165,8 @@ Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, Rea
   impl_->TryHypotheses(plan, verdict);
   impl_->JudgeCanaries(plan, verdict);
   if (records.has_end()) JudgeEnd(plan, records, verdict);
-  if (const RecordProblem& problem = records.problem(); problem.what != nullptr && !Full(verdict)) {
-    verdict.divergences.push_back(ExplainHealth(
+  if (const RecordProblem& problem = records.problem(); problem.what != nullptr) {
+    verdict.Add(ExplainHealth(
         StepOf(plan, problem.step), problem.step, Relation::kDied, "records",
         fmt::format("The agent's records {} at {}.", problem.what, InStep(plan, problem.step))));
   }

@@ -27,6 +27,9 @@ enum class Place : uint8_t {
   kExit,    // an ExitRecord
 };
 
+// Mismatch::what of the instruction's own fault: another than it had to be, one too many, none.
+inline constexpr const char* kFault = "fault";
+
 struct Mismatch {
   Law law = Law::kModel;
   Relation relation = Relation::kOther;  // kOther where bytes differ: to be classified

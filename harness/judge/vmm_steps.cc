@@ -112,11 +112,13 @@ bool GetImage(Vmm& v, uint32_t size) {
   std::array<uint8_t, kvm::kMaxImage> possible;
   const auto out = std::span(possible).first(size);
   kvm::ExpectXsave(v.c.vcpu, seen ? v.Data() : std::span<const uint8_t>{}, out);
-  // The kernel puts no image of less than its own size into the buffer.
-  if (seen && !Same(v, out, Place::kImage, kGetXsaveRule)) return false;
-  std::memcpy(image.Write(0, size).data(), out.data(), size);
+  // The buffer holds what was seen, right or wrong. The kernel puts no image of less than its own
+  // size into it.
+  const bool same = !seen || Same(v, out, Place::kImage, kGetXsaveRule);
+  if (seen && v.Data().size() != size) return false;
+  std::memcpy(image.Write(0, size).data(), seen ? v.Data().data() : out.data(), size);
   v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
-  return true;
+  return same;
 }
 
 bool GetXsave(Vmm& v) {

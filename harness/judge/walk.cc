@@ -31,9 +31,14 @@ kvm::Host HostOf(const trace::Platform& platform) {
   return host;
 }
 
-// Steps whose failure leaves the model's state intact: judging goes on behind them.
-bool IsHarmless(Op op) {
+// Steps that show something else than the guest's XSAVE-managed state.
+bool ShowsOther(Op op) {
   return op == Op::kGetFpu || op == Op::kGetMpState || op == Op::kExitCpuid;
+}
+
+// Steps that change nothing of the vCPU's: whatever they showed, judging goes on behind them.
+bool IsHarmless(Op op) {
+  return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2;
 }
 
 // Calls that set something, and so may be refused (law 5).
@@ -73,6 +78,24 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
 bool IsFullLook(Op op) {
   return op == Op::kGetXsave || op == Op::kGetXsave2 || op == Op::kXsave || op == Op::kXsavec ||
          op == Op::kXsaves;
+}
+
+// Whether two worlds will never be told apart. They can only differ in vCPUs: what memory holds has
+// been seen.
+bool SameButForBlame(const World& a, const World& b) {
+  for (unsigned v = 0; v < a.vcpus; ++v) {
+    const kvm::Vcpu &x = a.vcpu[v], &y = b.vcpu[v];
+    const cpu::Registers &r = x.cpu.regs, &s = y.cpu.regs;
+    const bool same =
+        x.cpu.xcr0 == y.cpu.xcr0 && x.cpu.xss == y.cpu.xss && x.cpu.xfd == y.cpu.xfd &&
+        x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.unknown == y.cpu.unknown &&
+        r.x87.pointers_known == s.x87.pointers_known &&
+        r.x87.selectors_known == s.x87.selectors_known && r.mxcsr == s.mxcsr &&
+        r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes()) &&
+        ImageOf(x) == ImageOf(y);
+    if (!same) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -132,7 +155,7 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
 void Walk::Actions(const plan::Plan& plan) {
   for (const plan::Action& action : plan.actions) {
     if (plan.effective.steps[action.first].op == Op::kRaw) {
-      if (verdict_ != nullptr) verdict_->unknown = true;
+      if (verdict_ != nullptr) verdict_->Cut("raw code", action.first, true);
       return;
     }
     for (uint16_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
@@ -219,7 +242,7 @@ Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
   if (reach_ != nullptr) EmitReach(number);
   if (next == Next::kStop) return next;
   if (worlds_[0].vcpu[step.vcpu].cpu.unknown != 0) {
-    if (verdict_ != nullptr) verdict_->unknown = true;
+    if (verdict_ != nullptr) verdict_->Cut("the state is not defined", number, true);
     return Next::kStop;
   }
   NoteEffects(number);
@@ -239,26 +262,24 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
-  const size_t worlds = worlds_.size();
-  XfdOfWorlds xfd;
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
     c.vcpu.has_run = true;
-    xfd[i] = c.cpu.xfd;
+    c.world.xfd_before = c.cpu.xfd;
     mismatches_[i] = Mismatch{};
     const Outcome outcome = function(c);
     if (i == 0) outcome_ = OutcomeOf(outcome);
     return CompareGuest(c, outcome, mismatches_[i]);
   });
   NoteLaws(number, true);
-  if (any && worlds_.size() == worlds && step.op == Op::kWrmsr) BranchTiles(step, worlds, xfd);
+  if (any && step.op == Op::kWrmsr && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
 // More worlds than there is room for: nothing that follows could be called wrong.
-Walk::Next Walk::GiveUp() {
-  if (verdict_ != nullptr) verdict_->unknown = true;
+Walk::Next Walk::GiveUp(uint16_t number) {
+  if (verdict_ != nullptr) verdict_->Cut("too much is possible", number, true);
   for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
   return Next::kStop;
 }
@@ -266,19 +287,17 @@ Walk::Next Walk::GiveUp() {
 Walk::Next Walk::Vmm(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   fpu_variants_.fill(0);
-  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp();
-  const size_t worlds = worlds_.size();
-  XfdOfWorlds xfd;
+  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp(number);
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
-    xfd[i] = c.cpu.xfd;
+    c.world.xfd_before = c.cpu.xfd;
     mismatches_[i] = Mismatch{};
     const bool allowed = DoVmmStep(c, changed_, fpu_variants_[i], mismatches_[i]);
     if (i == 0) outcome_ = OutcomeOfErrno(c.model_errno);
     return allowed;
   });
   NoteLaws(number, false);
-  if (any && worlds_.size() == worlds && step.op == Op::kSetMsr) BranchTiles(step, worlds, xfd);
+  if (any && step.op == Op::kSetMsr && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
@@ -333,16 +352,20 @@ bool Walk::BranchSetFpu(uint16_t number) {
 
 // IA32_XFD has let components go that hold something: they are as they were, or initial if the host
 // has saved the state meanwhile (fpu_sync_guest_vmexit_xfd_state; SDM 13.14).
-void Walk::BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd) {
-  for (size_t i = 0; i < worlds; ++i) {
+bool Walk::BranchTiles(const program::Step& step) {
+  const size_t before = worlds_.size();
+  for (size_t i = 0; i < before; ++i) {
     const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
-    for (uint64_t freed = xfd[i] & ~cpu.xfd & kKnown; freed != 0; freed &= freed - 1) {
+    for (uint64_t freed = worlds_[i].xfd_before & ~cpu.xfd & kKnown; freed != 0;
+         freed &= freed - 1) {
       const auto c = static_cast<Component>(std::countr_zero(freed));
       if (cpu.IsInitial(c)) continue;
       const size_t copy = worlds_.Branch(i);
-      if (copy != worlds::Worlds<World>::kMax) worlds_[copy].vcpu[step.vcpu].cpu.Initialise(c);
+      if (copy == worlds::Worlds<World>::kMax) return false;
+      worlds_[copy].vcpu[step.vcpu].cpu.Initialise(c);
     }
   }
+  return true;
 }
 
 // What is to be said when the worlds have been asked.
@@ -357,9 +380,13 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
       NoteBlame(blames_[worlds_.blame(nearest) - 1]);
       for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
     }
+    const Mismatch& m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
-    if (harmless) return Next::kGoOn;
+    // An instruction that faults has done nothing, by whichever vector.
+    const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
+    if (harmless || faulted) return Next::kGoOn;
     stopped_at_ = number;
+    if (verdict_ != nullptr) verdict_->Cut("the divergence", number, false);
     return Next::kStop;
   }
   // As long as several ways of failing are left, what is seen later tells which it was.
@@ -370,15 +397,14 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
 // Worlds that have become the same are one, and without blame if one of them is.
 void Walk::MergeWorlds() {
   if (worlds_.size() == 1) return;
-  for (size_t i = 1; i < worlds_.size() && worlds_.blame(0) != 0; ++i) {
-    if (worlds_.blame(i) == 0) worlds_.Swap(0, i);
+  for (size_t i = 0, blameless = 0; i < worlds_.size(); ++i) {
+    if (worlds_.blame(i) == 0) worlds_.Swap(i, blameless++);
   }
-  std::vector<std::vector<Image>> seen;
+  std::vector<size_t> kept;
   worlds_.Prune([&](size_t i) {
-    std::vector<Image> now;
-    for (unsigned v = 0; v < worlds_[i].vcpus; ++v) now.push_back(ImageOf(worlds_[i].vcpu[v]));
-    const bool is_new = std::ranges::find(seen, now) == seen.end();
-    if (is_new) seen.push_back(std::move(now));
+    const bool is_new = std::ranges::none_of(
+        kept, [&](size_t k) { return SameButForBlame(worlds_[k], worlds_[i]); });
+    if (is_new) kept.push_back(kept.size());
     return is_new;
   });
 }
@@ -414,17 +440,16 @@ void Walk::ReportBlame() {
 void Walk::NoteBlame(const Blame& what) {
   if (verdict_ == nullptr) return;
   for (unsigned bit = 1; bit < kFpuVariants; bit <<= 1) {
-    if ((what.variant & bit) == 0 || verdict_->divergences.size() >= kMaxDivergences) continue;
-    verdict_->divergences.push_back(
-        ExplainSetFpu(plan_->effective.steps[what.step], what.step, bit));
+    if ((what.variant & bit) == 0) continue;
+    verdict_->Add(ExplainSetFpu(plan_->effective.steps[what.step], what.step, bit));
   }
 }
 
 void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
-  if (verdict_ == nullptr || verdict_->divergences.size() >= kMaxDivergences) return;
+  if (verdict_ == nullptr) return;
   const program::Step& step = plan_->effective.steps[number];
   const Law suspect = suspect_[step.vcpu];
-  if (m.place != Place::kNone && suspect != Law::kModel && !IsHarmless(step.op)) m.law = suspect;
+  if (m.place != Place::kNone && suspect != Law::kModel && !ShowsOther(step.op)) m.law = suspect;
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
@@ -445,7 +470,7 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
                        &worlds_[world].vcpu[step.vcpu].cpu,
                        seen.has_journal ? seen.journal : std::span<const uint8_t>{},
                        avx_under_zmm_[step.vcpu]};
-  verdict_->divergences.push_back(Explain(what, m, around));
+  verdict_->Add(Explain(what, m, around));
 }
 
 void Walk::NoteLaws(uint16_t number, bool guest) {

@@ -55,8 +55,6 @@ class Walk {
     unsigned variant = 0;
   };
 
-  using XfdOfWorlds = std::array<uint64_t, worlds::Worlds<World>::kMax>;
-
   void Actions(const plan::Plan& plan);
   void Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict);
   Next DoStep(const plan::Action& action, uint16_t number);
@@ -69,8 +67,8 @@ class Walk {
   bool CpuidShows(uint16_t number, uint64_t xcr0) const;
 
   bool BranchSetFpu(uint16_t number);  // false: no room
-  Next GiveUp();
-  void BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd);
+  Next GiveUp(uint16_t number);
+  bool BranchTiles(const program::Step& step);  // false: no room
   Next Settle(uint16_t number, bool any, bool harmless);
   void MergeWorlds();
   bool OneBlame() const;
@@ -118,7 +116,5 @@ class Walk {
   std::vector<Image>* states_ = nullptr;
   unsigned states_of_ = 0;
 };
-
-inline constexpr size_t kMaxDivergences = 16;
 
 }  // namespace fpswap::judge
