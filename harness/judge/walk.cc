@@ -5,6 +5,8 @@
 #include <bit>
 #include <cerrno>
 
+#include "harness/plan/vmm.h"
+
 namespace fpswap::judge {
 namespace {
 
@@ -112,7 +114,6 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   records_ = records;
   verdict_ = verdict;
   last_exit_ = 0;
-  stopped_at_ = kNowhere;
   suspect_.fill(Law::kModel);
   avx_under_zmm_.fill(false);
   blames_.clear();
@@ -162,23 +163,47 @@ void Walk::Actions(const plan::Plan& plan) {
       if (until_ && i >= *until_) return;
       if (DiedBefore(i) || DoStep(action, i) == Next::kStop) return;
       if (states_ != nullptr) {
-        Image now = ImageOf(worlds_[0].vcpu[states_of_]);
-        if (states_->empty() || states_->back() != now) states_->push_back(std::move(now));
+        NoteState(plan.effective.steps[i]);
       }
     }
   }
 }
 
-std::vector<Image> Walk::States(const plan::Plan& plan, const SortedRecords& records,
-                                unsigned until, unsigned vcpu) {
-  std::vector<Image> states;
-  states_ = &states;
+void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
+                  unsigned vcpu, Surroundings& around) {
+  states_ = &around;
   states_of_ = vcpu;
   until_ = until;
   Go(plan, &records, nullptr, nullptr);
   states_ = nullptr;
   until_.reset();
-  return states;
+}
+
+// What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
+// whether or not it counts.
+void Walk::NoteState(const program::Step& step) {
+  const auto note = [&](Image image) {
+    const bool is_new = std::ranges::find(states_->before, image) == states_->before.end();
+    if (is_new) states_->before.push_back(std::move(image));
+  };
+  if (step.vcpu == states_of_ && step.op == Op::kSetXsave) {
+    const auto given = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    note(Image(given.begin(), given.begin() + host_.image_size));
+  }
+  if (step.vcpu == states_of_ && step.op == Op::kSetFpu) {
+    std::array<uint8_t, plan::kFpuSize> fpu;
+    plan::FillFpu(step, fpu);
+    Image given(host_.image_size);
+    std::copy_n(fpu.begin(), 128, given.begin() + 32);        // st_space
+    std::copy_n(fpu.begin() + 128, 24, given.begin());        // FCW to FDP
+    std::copy_n(fpu.begin() + 152, 256, given.begin() + 160);  // xmm_space
+    note(std::move(given));
+  }
+  for (size_t i = 0; i < worlds_.size(); ++i) {
+    const kvm::Vcpu& vcpu = worlds_[i].vcpu[states_of_];
+    note(ImageOf(vcpu));
+    states_->any_pointers |= !vcpu.cpu.regs.x87.pointers_known;
+  }
 }
 
 // A program that did not end well has no records from its last step on that could be judged.
@@ -385,7 +410,6 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
-    stopped_at_ = number;
     if (verdict_ != nullptr) verdict_->Cut("the divergence", number, false);
     return Next::kStop;
   }
@@ -453,9 +477,9 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
-    Walk history(platform_);
-    history.Assume(hypotheses_);
-    around.before = history.States(*plan_, *records_, number, step.vcpu);
+    if (!history_) history_ = std::make_unique<Walk>(platform_);
+    history_->Assume(hypotheses_);
+    history_->States(*plan_, *records_, number, step.vcpu, around);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
