@@ -403,9 +403,9 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
-    Walk history(platform_);
-    history.Assume(hypothesis_);
-    around.before = history.States(*plan_, *records_, number, step.vcpu);
+    if (!history_) history_ = std::make_unique<Walk>(platform_);
+    history_->Assume(hypothesis_);
+    around.before = history_->States(*plan_, *records_, number, step.vcpu);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -95,6 +96,7 @@ class Walk {
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
   std::vector<Blame> blames_;  // blame n is blames_[n - 1]
+  std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
   std::array<uint8_t, 512> scratch_;
   uint32_t area_bytes_ = 0;
 
