@@ -104,11 +104,7 @@ long BareLoop::Run(kvm::Canary* canary, int vcpu) {
                  .regs = page->s.regs.regs,
                  .exit = {}};
   std::memcpy(input.exit.data(), page->padding, input.exit.size());
-  Call call{.fd = vcpu,
-            .request = KVM_RUN,
-            .value = 0,
-            .bytes = kNoBytes,
-            .input = inputs_.size()};
+  Call call{.fd = vcpu, .request = KVM_RUN, .value = 0, .bytes = kNoBytes, .input = inputs_.size()};
   inputs_.push_back(input);
   call.result = RealRun(canary, vcpu);
   call.exit_reason = page->exit_reason;
@@ -135,8 +131,7 @@ void BareLoop::Replay(kvm::GuestMemory& memory) {
       if (input.dirty_regs != 0) page.s.regs.regs = input.regs;
       std::memcpy(page.padding, input.exit.data(), input.exit.size());
       const long result = RealIoctl(call.fd, KVM_RUN, nullptr) < 0 ? -errno : 0;
-      otherwise_ +=
-          result != call.result || (result == 0 && page.exit_reason != call.exit_reason);
+      otherwise_ += result != call.result || (result == 0 && page.exit_reason != call.exit_reason);
     }
   }
 }

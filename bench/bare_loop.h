@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The calls to KVM that programs make, recorded on their way to the kernel, and made again in a bare
-// loop: what the kvm target's speed is compared to.
+// The calls to KVM that programs make, recorded on their way to the kernel, and made again in a
+// bare loop: what the kvm target's speed is compared to.
 //
 // kvm-runner calls KVM through two doors, ioctl() and Canary::Run. The linker puts ours before both
 // (--wrap in bench/CMakeLists.txt), so what is recorded is what the agent's own code does.

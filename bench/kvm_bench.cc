@@ -242,7 +242,8 @@ class Bench {
     out_["agent, stream and judge, programs/s"] = programs / Median(judged.wall);
     AddRatio(out_, "programs/s of agent, stream and judge to the bare loop", bare, judged);
     AddRatio(out_, "programs/s of agent and stream to the bare loop", bare, stream);
-    AddRatio(out_, "programs/s of kvm-runner's code in this process to the bare loop", bare, runner);
+    AddRatio(out_, "programs/s of kvm-runner's code in this process to the bare loop", bare,
+             runner);
   }
 
   // Reuse against making a VM and a vCPU: the start alone, and a whole program of one step.
@@ -285,9 +286,10 @@ class Bench {
       }));
       reused.Add(Measure([&] { reuse(kvm::kStaleFpu); }));
       reused_all.Add(Measure([&] { reuse(kvm::kStaleAll); }));
-      fresh_program.Add(Measure([&] { RunInAgent(*fresh_agent_, batch, nullptr); },
-                                fresh_agent_->agent_pid()));
-      reused_program.Add(Measure([&] { RunInAgent(*agent_, batch, nullptr); }, agent_->agent_pid()));
+      fresh_program.Add(
+          Measure([&] { RunInAgent(*fresh_agent_, batch, nullptr); }, fresh_agent_->agent_pid()));
+      reused_program.Add(
+          Measure([&] { RunInAgent(*agent_, batch, nullptr); }, agent_->agent_pid()));
     }
     out_["making a VM and a vCPU and bringing it to the start, us"] =
         Median(fresh.wall) / kStarts * 1e6;

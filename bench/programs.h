@@ -10,8 +10,8 @@
 
 namespace fpswap::bench {
 
-// `count` programs of `steps` steps each, as the generator draws them for `platform`; with 0 steps as
-// long as they come.
+// `count` programs of `steps` steps each, as the generator draws them for `platform`; with 0 steps
+// as long as they come.
 inline std::vector<program::Program> Draw(const trace::Platform& platform, size_t count,
                                           size_t steps) {
   program::Rng rng(2026);

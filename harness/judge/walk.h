@@ -95,7 +95,7 @@ class Walk {
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
-  std::vector<Blame> blames_;  // blame n is blames_[n - 1]
+  std::vector<Blame> blames_;      // blame n is blames_[n - 1]
   std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
   std::array<uint8_t, 512> scratch_;
   uint32_t area_bytes_ = 0;
