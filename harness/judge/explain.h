@@ -20,8 +20,9 @@ namespace fpswap::judge {
 using Image = std::vector<uint8_t>;
 struct Surroundings {
   std::vector<Image> before;  // what the vCPU itself may have held earlier in the program
-  bool any_pointers = false;  // FOP, FIP and FDP were open at some time: they may have held anything
-  Image now;                  // what it should be
+  bool any_pointers =
+      false;  // FOP, FIP and FDP were open at some time: they may have held anything
+  Image now;  // what it should be
   std::vector<Image> others;  // the other vCPUs'
 };
 

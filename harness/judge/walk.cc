@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "harness/plan/vmm.h"
+#include "oracle/xstate/image.h"
 
 namespace fpswap::judge {
 namespace {
@@ -39,9 +40,7 @@ bool ShowsOther(Op op) {
 }
 
 // Steps that change nothing of the vCPU's: whatever they showed, judging goes on behind them.
-bool IsHarmless(Op op) {
-  return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2;
-}
+bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2; }
 
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
@@ -75,6 +74,41 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   if ((enabled & Bit(c)) == 0) return 0;
   if ((cpu.xfd & Bit(c)) != 0) return 3;
   return cpu.IsInitial(c) ? 1 : 2;
+}
+
+// ZMM16-31 are one component, what is below them three.
+uint64_t OfRegister(uint64_t reg) {
+  const uint64_t high = Bit(Component::kHi16Zmm);
+  return reg >= 16 ? high : ~high;
+}
+
+// Which components a step concerns, of those that its kind can (StepRow::components): reach must
+// not count what this one leaves alone.
+uint64_t Concerned(const program::Step& step, const World& world) {
+  const cpu::Cpu& cpu = world.vcpu[step.vcpu].cpu;
+  switch (step.op) {
+    case Op::kXsave:
+    case Op::kXsavec:
+    case Op::kXsaveopt:
+    case Op::kXrstor:
+      return step.arg[2] & cpu.xcr0;
+    case Op::kXsaves:
+    case Op::kXrstors:
+      return step.arg[2] & (cpu.xcr0 | cpu.xss);
+    case Op::kEvexLoad128:
+    case Op::kEvexLoad256:
+    case Op::kEvexLoad512:
+    case Op::kEvexStore512:
+      return OfRegister(step.arg[0]);
+    case Op::kEvexPxor512:
+      return OfRegister(step.arg[0]) | OfRegister(step.arg[1]) | OfRegister(step.arg[2]);
+    case Op::kXsetbv:
+      return step.arg[1] ^ cpu.xcr0;
+    case Op::kSetXsave:
+      return xstate::ImageView(world.image[step.arg[0] % program::kImageCount].Bytes()).xstate_bv();
+    default:
+      return ~uint64_t{0};
+  }
 }
 
 bool IsFullLook(Op op) {
@@ -194,8 +228,8 @@ void Walk::NoteState(const program::Step& step) {
     std::array<uint8_t, plan::kFpuSize> fpu;
     plan::FillFpu(step, fpu);
     Image given(host_.image_size);
-    std::copy_n(fpu.begin(), 128, given.begin() + 32);        // st_space
-    std::copy_n(fpu.begin() + 128, 24, given.begin());        // FCW to FDP
+    std::copy_n(fpu.begin(), 128, given.begin() + 32);         // st_space
+    std::copy_n(fpu.begin() + 128, 24, given.begin());         // FCW to FDP
     std::copy_n(fpu.begin() + 152, 256, given.begin() + 160);  // xmm_space
     note(std::move(given));
   }
@@ -540,7 +574,8 @@ void Walk::PrepareReach(uint16_t number) {
   outcome_ = 0;
   reach_xcr0_ = static_cast<uint32_t>(cpu.xcr0);
   reach_components_ = program::RowOf(step).components & kKnown &
-                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss);
+                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss) &
+                      Concerned(step, worlds_[0]);
   for (uint64_t left = reach_components_; left != 0; left &= left - 1) {
     const int i = std::countr_zero(left);
     reach_states_[i] = StateClass(cpu, static_cast<Component>(i));

@@ -20,8 +20,8 @@
 //   "initial"    optional: whether the component had to be in its initial state
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
-//                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has it enabled), "kernel": {"from": "6.1",
-//                "before": "6.19"}
+//                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has
+//                it enabled), "kernel": {"from": "6.1", "before": "6.19"}
 //
 // A Known is immutable after parsing: thread safe. Errors are sentences naming file and key.
 #pragma once
