@@ -96,6 +96,15 @@ uint64_t FirstSeed() {
   return text != nullptr ? std::strtoull(text, nullptr, 0) : 1;
 }
 
+// Runs the witness; the vector that it raised, or -1. REQUIRES: a FaultHandlers lives.
+int Raised(WitnessFunction function, WitnessContext& context) {
+  g_vector = -1;
+  g_context = &context;
+  function(&context);
+  g_context = nullptr;
+  return g_vector;
+}
+
 // One case. Returns false after the first difference.
 class Runner {
  public:
@@ -135,11 +144,7 @@ class Runner {
     WitnessContext context{b_.in,       b_.out,      b_.host,     before_.memory.data(),
                            before_.rax, before_.rdx, before_.rcx, 0,
                            Host().xcr0};
-    g_vector = -1;
-    g_context = &context;
-    scenario_.function(&context);
-    g_context = nullptr;
-    vector_ = g_vector;
+    vector_ = Raised(scenario_.function, context);
     seen_ = before_;
     seen_.rax = context.rax;
     seen_.rdx = context.rdx;
@@ -213,6 +218,27 @@ void SeenChoices::ResolvePointers(X87& x87) {
   x87.fdp = (x87.fdp & ~uint64_t{0xffffffff}) | (dp & 0xffffffff);
   x87.fcs = static_cast<uint16_t>(ip >> 32);
   x87.fds = static_cast<uint16_t>(dp >> 32);
+}
+
+struct Probe::State {
+  FaultHandlers handlers;
+  Buffers buffers{};
+};
+
+Probe::Probe() : state_(std::make_unique<State>()) {
+  xstate::MutableImage(state_->buffers.in).SetInitial();
+}
+Probe::~Probe() = default;
+
+std::span<uint8_t> Probe::in() { return state_->buffers.in; }
+std::span<uint8_t> Probe::memory() { return state_->buffers.memory; }
+std::span<const uint8_t> Probe::out() const { return state_->buffers.out; }
+
+int Probe::Run(WitnessFunction function, uint64_t edx_eax) {
+  Buffers& b = state_->buffers;
+  WitnessContext context{b.in,          b.out, b.host, b.memory,   edx_eax & 0xffffffff,
+                         edx_eax >> 32, 0,     0,      Host().xcr0};
+  return Raised(function, context);
 }
 
 void RunScenario(const Scenario& scenario, unsigned runs) {
