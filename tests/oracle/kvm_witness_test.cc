@@ -296,6 +296,24 @@ TEST_F(KvmWitness, GetXsaveShowsWhatTheModelShows) {
   }
 }
 
+// struct kvm_fpu against the image, for images that have x87 and SSE (corpus/known/
+// kvm-get-fpu-ignores-xstate-bv), without MXCSR (corpus/known/kvm-get-fpu-no-mxcsr).
+TEST_F(KvmWitness, GetFpuShowsTheRegistersOfTheImage) {
+  for (uint64_t seed = 1; seed <= 100 && !HasFailure(); ++seed) {
+    Random random(seed);
+    std::vector<uint8_t> image = DrawImage(random);
+    MutableImage(image).set_xstate_bv(xstate::kX87Sse);
+    ASSERT_EQ(Errno(kSetXsave, image.data()), model_->SetXsave(image).error);
+    std::vector<uint8_t> seen(kFpuSize), expected(kFpuSize);
+    ASSERT_EQ(Errno(KVM_GET_FPU, seen.data()), 0);
+    ExpectFpu(*model_, seen, expected);
+    constexpr size_t kMxcsrAt = 408;
+    expected.resize(kMxcsrAt);
+    seen.resize(kMxcsrAt);
+    EXPECT_EQ(expected, seen) << "seed " << seed;
+  }
+}
+
 // "KVM_SET_XSAVE must succeed regardless of guest CPUID": before KVM_SET_CPUID2 and with an empty
 // one, for the image of another vCPU and with every bit that KVM supports.
 TEST_F(KvmWitness, SetXsaveNeedsNoCpuid) {
@@ -309,6 +327,39 @@ TEST_F(KvmWitness, SetXsaveNeedsNoCpuid) {
       MutableImage(image).set_xstate_bv(bv);
       EXPECT_EQ(Errno(kSetXsave, image.data()), 0) << std::hex << bv;
       EXPECT_TRUE(model_->SetXsave(image).ok());
+    }
+  }
+}
+
+// The guest's CPUID.1:ECX[27] is its CR4.OSXSAVE.
+TEST_F(KvmWitness, CpuidShowsOsxsaveAsCr4HasIt) {
+  for (const bool set : {true, false, true}) {
+    kvm_sregs sregs{};
+    ASSERT_EQ(Errno(KVM_GET_SREGS, &sregs), 0);
+    constexpr uint64_t kOsxsave = uint64_t{1} << 18;
+    sregs.cr4 = set ? sregs.cr4 | kOsxsave : sregs.cr4 & ~kOsxsave;
+    ASSERT_EQ(Errno(KVM_SET_SREGS, &sregs), 0);
+    CpuidTable table;
+    table.nent = std::size(table.entries);
+    ASSERT_EQ(Errno(kGetCpuid2, &table), 0);
+    for (const kvm_cpuid_entry2& e : std::span(table.entries).first(table.nent)) {
+      if (e.function == 1) EXPECT_EQ((e.ecx >> 27) & 1, unsigned{set});
+    }
+  }
+}
+
+// KVM adds up leaf 0DH's sizes for the guest's XCR0 by itself (xstate_required_size).
+TEST_F(KvmWitness, CpuidGivesTheSizesOfTheLayoutForEveryXcr0) {
+  for (uint64_t xcr0 = 1; xcr0 < 0x400; ++xcr0) {
+    if (SetXcrs(1, 0, xcr0, 0) != 0) continue;
+    CpuidTable table;
+    table.nent = std::size(table.entries);
+    ASSERT_EQ(Errno(kGetCpuid2, &table), 0);
+    for (const kvm_cpuid_entry2& e : std::span(table.entries).first(table.nent)) {
+      if (e.function != 0xd || e.index > 1) continue;
+      EXPECT_EQ(e.ebx,
+                e.index == 0 ? StandardSize(host_.xsave, xcr0) : CompactedSize(host_.xsave, xcr0))
+          << std::hex << "CPUID.(0DH," << e.index << "):EBX with XCR0 " << xcr0;
     }
   }
 }

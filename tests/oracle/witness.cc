@@ -91,9 +91,9 @@ void ForgiveReserved(std::span<const uint8_t> before, std::span<const uint8_t> s
   }
 }
 
-uint64_t FirstSeed() {
-  const char* text = std::getenv("FPSWAP_SEED");
-  return text != nullptr ? std::strtoull(text, nullptr, 0) : 1;
+uint64_t NumberOf(const char* variable, uint64_t fallback) {
+  const char* text = std::getenv(variable);
+  return text != nullptr ? std::strtoull(text, nullptr, 0) : fallback;
 }
 
 // Runs the witness; the vector that it raised, or -1. REQUIRES: a FaultHandlers lives.
@@ -246,8 +246,9 @@ void RunScenario(const Scenario& scenario, unsigned runs) {
   const FaultHandlers handlers;
   const auto buffers = std::make_unique<Buffers>();
   Runner runner(scenario, *buffers);
-  const uint64_t first = FirstSeed();
-  for (uint64_t seed = first; seed < first + runs; ++seed) {
+  const uint64_t first = NumberOf("FPSWAP_SEED", 1);
+  const uint64_t last = first + std::min<uint64_t>(runs, NumberOf("FPSWAP_RUNS", runs));
+  for (uint64_t seed = first; seed < last; ++seed) {
     if (!runner.RunCase(seed)) return;
   }
 }

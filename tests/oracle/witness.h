@@ -144,7 +144,8 @@ class Probe {
   std::unique_ptr<State> state_;
 };
 
-// Runs `runs` random cases. FPSWAP_SEED in the environment changes the first seed.
+// Runs `runs` random cases. In the environment FPSWAP_SEED changes the first seed, and FPSWAP_RUNS
+// says how many cases are enough.
 void RunScenario(const Scenario& scenario, unsigned runs = 3000);
 
 }  // namespace fpswap::cpu::testing
