@@ -322,7 +322,8 @@ TEST_F(KvmWitness, SetXsaveNeedsNoCpuid) {
   for (const bool empty_cpuid : {false, true}) {
     NewVcpu();
     CpuidTable none;
-    if (empty_cpuid) ASSERT_EQ(Errno(kSetCpuid2, &none), 0);
+    const int set = empty_cpuid ? Errno(kSetCpuid2, &none) : 0;
+    ASSERT_EQ(set, 0);
     for (const uint64_t bv : {own, host_.supported & host_.user_features}) {
       MutableImage(image).set_xstate_bv(bv);
       EXPECT_EQ(Errno(kSetXsave, image.data()), 0) << std::hex << bv;
@@ -343,7 +344,8 @@ TEST_F(KvmWitness, CpuidShowsOsxsaveAsCr4HasIt) {
     table.nent = std::size(table.entries);
     ASSERT_EQ(Errno(kGetCpuid2, &table), 0);
     for (const kvm_cpuid_entry2& e : std::span(table.entries).first(table.nent)) {
-      if (e.function == 1) EXPECT_EQ((e.ecx >> 27) & 1, unsigned{set});
+      if (e.function != 1) continue;
+      EXPECT_EQ((e.ecx >> 27) & 1, unsigned{set});
     }
   }
 }

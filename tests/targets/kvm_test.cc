@@ -183,6 +183,17 @@ TEST_F(KvmTest, XsetbvTakesWhatTheGuestHasAndNoOtherBit) {
   }
 }
 
+TEST_F(KvmTest, XsetbvOfOtherXcrsAndOfBadValuesFaults) {
+  if (!Can(Op::kXsetbv)) GTEST_SKIP() << "this KVM runs no XSETBV";
+  ExpectClean(Parse("fpswap 1\n"
+                    "xsetbv ecx=1 value=x87\n"
+                    "xsetbv ecx=0x80000000 value=x87\n"
+                    "xsetbv value=0\n"
+                    "xsetbv value=sse\n"
+                    "xsetbv value=x87+avx\n"),
+              5);
+}
+
 // As in state_test: every component in use, and into a new VM in every order there is.
 TEST_F(KvmTest, EveryComponentSurvivesMigrations) {
   ExpectClean(Parse("fpswap 1\n"
