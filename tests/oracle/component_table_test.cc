@@ -286,6 +286,29 @@ TEST(ComponentTable, TheModelSavesEachComponentAsItsBitsSay) {
   CheckSaves(model);
 }
 
+// Each bit of x87's fields alone takes x87 out of its initial configuration (13.6), but for bits
+// that are not kept: FCW's 15:13, 7 and 6, FSW.ES and FSW.B, FOP's 15:11.
+TEST(ComponentTable, EachBitOfX87TakesItOutOfItsInitialConfiguration) {
+  const Features features = Everything();
+  const auto dropped = [](unsigned byte, unsigned bit) {
+    if (byte == 0) return bit == 6 || bit == 7;
+    if (byte == 1) return bit >= 5;
+    if (byte == 2 || byte == 3) return bit == 7;
+    return byte == 7 && bit >= 3;
+  };
+  for (unsigned byte = 0; byte < 160; ++byte) {
+    if (byte == 5 || (byte >= 24 && byte < 32) || (byte >= 32 && byte % 16 >= 10)) continue;
+    for (unsigned bit = 0; bit < 8; ++bit) {
+      Cpu cpu = Supervisor(features);
+      Bytes image = EmptyImage();
+      image[byte] ^= static_cast<uint8_t>(1u << bit);
+      cpu.LoadX87(image, true);
+      EXPECT_EQ(cpu.IsInitial(Component::kX87), dropped(byte, bit))
+          << "byte " << byte << ", bit " << bit;
+    }
+  }
+}
+
 // Restoring is the same in all three instructions: what becomes of the register, by RFBM[i] and
 // XSTATE_BV[i]: 'k'ept, 'i'nitial, 'l'oaded. XCOMP_BV[i] must be 1 where XSTATE_BV[i] is, and else
 // says nothing.
