@@ -149,9 +149,32 @@ TEST_F(VcpuTest, InitClearsMpxAlone) {
   vcpu_.Init();
   EXPECT_EQ(vcpu_.cpu.regs.bnd[1][0], 9u);  // a host without MPX
   host_.supported |= xstate::kMpx;
+  vcpu_.cpu.regs.bndcfgu = 1;
+  vcpu_.cpu.regs.zmm[3][20] = vcpu_.cpu.regs.zmm[3][40] = vcpu_.cpu.regs.zmm[20][0] = 9;
+  vcpu_.cpu.regs.k[2] = vcpu_.cpu.regs.pkru = 4;
+  vcpu_.cpu.regs.mxcsr = 0x3f80;
+  vcpu_.cpu.regs.x87.fcw = 0x27f;
   vcpu_.Init();
-  EXPECT_EQ(vcpu_.cpu.regs.bnd[1][0], 0u);
-  EXPECT_EQ(vcpu_.cpu.regs.zmm[0][0], 9);
+  for (const xstate::ComponentRow& row : xstate::Rows()) {
+    const bool kept = ((xstate::kX87Sse | 0x2e4) & Bit(row.id)) != 0;
+    EXPECT_EQ(vcpu_.cpu.IsInitial(row.id), !kept) << row.name;
+  }
+  EXPECT_EQ(vcpu_.cpu.regs.mxcsr, 0x3f80u);
+}
+
+// fpu_copy_guest_fpstate_to_uabi gives the REX.W form, which has no selectors.
+TEST_F(VcpuTest, AMigrationLosesTheSelectorsAlone) {
+  cpu::X87& x87 = vcpu_.cpu.regs.x87;
+  x87.fcs = 0x33;
+  x87.fds = 0x2b;
+  x87.fip = x87.fdp = 0x401000;
+  x87.fop = 0x123;
+  vcpu_.cpu.regs.zmm[3][40] = 9;
+  vcpu_.Migrate();
+  EXPECT_EQ(x87.fcs | x87.fds, 0);
+  EXPECT_EQ(x87.fip & x87.fdp, 0x401000u);
+  EXPECT_EQ(x87.fop, 0x123);
+  EXPECT_EQ(vcpu_.cpu.regs.zmm[3][40], 9);
 }
 
 TEST_F(VcpuTest, CpuidIsFixedOnceTheVcpuHasRun) {

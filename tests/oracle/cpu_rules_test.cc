@@ -196,7 +196,7 @@ TEST(Pkru, HangsOnCr4PkeAndWantsZeroInEcxAndEdx) {
   EXPECT_EQ(cpu.Wrpkru(1, 1, 1), (Fault{kUD, 0}));
 }
 
-TEST(Msrs, TakeTheBitsThatCpuidListsAtCpl0) {
+TEST(MsrTable, TakesTheBitsThatCpuidListsAtCpl0) {
   const Features features = Everything();
   struct Case {
     uint32_t msr;

@@ -123,6 +123,30 @@ TEST(ByteNames, AreTheManualsForEachPartOfTheArea) {
   }
 }
 
+// SDM vol. 1, tables 10-2 and 13-1: the fields of the legacy region, with and without REX.W. All
+// else up to byte 463 is reserved; what is behind is not the processor's.
+TEST(LegacyTable, EveryByteIsAFieldOrReserved) {
+  const struct {
+    unsigned begin, end;
+  } fields[] = {{0, 5},      // FCW, FSW, FTW
+                {6, 12},     // FOP, FIP[31:0]
+                {12, 14},    // FCS or FIP
+                {16, 20},    // FDP[31:0]
+                {20, 22},    // FDS or FDP
+                {24, 32},    // MXCSR, MXCSR_MASK
+                {160, 416},  // XMM
+                {464, 512}};
+  for (const bool wide : {false, true}) {
+    std::vector<bool> named(kLegacySize, false);
+    for (const auto& f : fields) std::fill(named.begin() + f.begin, named.begin() + f.end, true);
+    for (const unsigned pointer : {14u, 15u, 22u, 23u}) named[pointer] = wide;
+    for (unsigned i = 0; i < 8; ++i) std::fill_n(named.begin() + 32 + 16 * i, 10, true);
+    for (uint32_t at = 0; at < kLegacySize; ++at) {
+      EXPECT_EQ(IsReservedLegacyByte(at, wide), !named[at]) << "byte " << at << ", wide " << wide;
+    }
+  }
+}
+
 TEST(Image, ViewsOfTooFewBytesAreEmptyAndReadAsZero) {
   const XsaveCpuid cpuid = XsaveCpuid::Typical(0x602ff, 0x1800);
   std::vector<uint8_t> bytes(kMaxAreaSize, 0xff);

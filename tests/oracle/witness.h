@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <ostream>
 #include <span>
 #include <string>
@@ -119,7 +120,32 @@ inline std::string ScenarioName(const ::testing::TestParamInfo<Scenario>& scenar
   return scenario.param.name;
 }
 
-// Runs `runs` random cases. FPSWAP_SEED in the environment changes the first seed.
+// One instruction at a time on the CPU, for tables that list every case: fill `in` and `memory`,
+// Run, look at `memory` and `out`. Faults are caught as long as the object lives.
+class Probe {
+ public:
+  Probe();
+  ~Probe();
+  Probe(const Probe&) = delete;
+  Probe& operator=(const Probe&) = delete;
+
+  // The state to start from: a standard-format image for this process's components, all initial at
+  // first.
+  std::span<uint8_t> in();
+  // The operand, kOperandSize bytes, aligned to 64.
+  std::span<uint8_t> memory();
+  // The state afterwards, as XSAVE64 of all components gives it.
+  std::span<const uint8_t> out() const;
+  // Runs with this EDX:EAX and ECX 0; the vector that was raised, or -1.
+  int Run(WitnessFunction function, uint64_t edx_eax);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Runs `runs` random cases. In the environment FPSWAP_SEED changes the first seed, and FPSWAP_RUNS
+// says how many cases are enough.
 void RunScenario(const Scenario& scenario, unsigned runs = 3000);
 
 }  // namespace fpswap::cpu::testing

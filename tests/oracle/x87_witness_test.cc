@@ -13,6 +13,7 @@
 FPSWAP_WITNESS(witness_fninit, "fninit");
 FPSWAP_WITNESS(witness_fnclex, "fnclex");
 FPSWAP_WITNESS(witness_fldcw, "fldcw (%rsi)");
+FPSWAP_WITNESS(witness_fnstsw, "fnstsw (%rsi)");
 FPSWAP_WITNESS(witness_fld, "fldt (%rsi)");
 FPSWAP_WITNESS(witness_fstp, "fstpt (%rsi)");
 FPSWAP_WITNESS(witness_fxch0, "fxch %st(0)");
@@ -81,6 +82,12 @@ Result Fldcw(Cpu& cpu, Operands& operands, const Operands&) {
   return cpu.Fldcw(xstate::ReadAt<uint16_t>(operands.memory, 0));
 }
 
+// The state word in the registers, which a save would have put together anew.
+Result Fnstsw(Cpu& cpu, Operands& operands, const Operands&) {
+  xstate::WriteAt(operands.memory, 0, cpu.regs.x87.fsw);
+  return std::nullopt;
+}
+
 constexpr uint64_t kX87Only = 1;
 
 // FLD, then XSAVE of x87 state to an area 64 bytes up, without REX.W.
@@ -113,6 +120,7 @@ const Scenario kScenarios[] = {
     {.name = "fninit", .function = witness_fninit, .model = On(&Cpu::Fninit)},
     {.name = "fnclex", .function = witness_fnclex, .model = On(&Cpu::Fnclex)},
     {.name = "fldcw", .function = witness_fldcw, .model = Fldcw},
+    {.name = "fnstsw", .function = witness_fnstsw, .model = Fnstsw},
     {.name = "fld_m80", .function = witness_fld, .model = Fld},
     {.name = "fstp_m80", .function = witness_fstp, .model = Fstp},
     {.name = "fxch_st0", .function = witness_fxch0, .model = Fxch(0)},

@@ -135,6 +135,32 @@ TEST(XrstorRules, IllegalTilecfgBecomesInitialAndLeavesTiledata) {
   EXPECT_FALSE(restored([](Cfg c) { c[56] = 1, c[32] = 4; }));  // a ninth tile
 }
 
+// The same rule by bytes: of a legal configuration of palette 1 with 8 tiles of 16 rows of 64
+// bytes, each byte takes each value (SDM vol. 2, LDTILECFG).
+TEST(TilecfgTable, IsLegalForTheValuesOfEachByteThatTheManualAllows) {
+  const Features features = Everything();
+  std::vector<uint8_t> legal(64, 0);
+  legal[0] = 1;
+  for (unsigned tile = 0; tile < 8; ++tile) legal[16 + 2 * tile] = 64, legal[48 + tile] = 16;
+  const auto allowed = [](unsigned byte, unsigned value) {
+    if (byte == 0) return value == 1;                                                // palette
+    if (byte == 1) return true;                                                      // start_row
+    if (byte >= 16 && byte < 32 && byte % 2 == 0) return value >= 1 && value <= 64;  // colsb
+    if (byte >= 48 && byte < 56) return value >= 1 && value <= 16;                   // rows
+    return value == 0;
+  };
+  for (unsigned byte = 0; byte < 64; ++byte) {
+    for (unsigned value = 0; value < 256; ++value) {
+      Cpu cpu = Supervisor(features);
+      std::vector<uint8_t> tilecfg = legal;
+      tilecfg[byte] = static_cast<uint8_t>(value);
+      cpu.LoadComponent(Component::kTilecfg, tilecfg);
+      EXPECT_EQ(cpu.IsInitial(Component::kTilecfg), !allowed(byte, value))
+          << "byte " << byte << ", value " << value;
+    }
+  }
+}
+
 TEST(XrstorRules, XrstorsRefusesCetStateThatWrmsrWouldRefuse) {
   const Features features = Everything();
   const auto refused = [&](unsigned word, uint64_t value) {
@@ -157,6 +183,32 @@ TEST(XrstorRules, XrstorsRefusesCetStateThatWrmsrWouldRefuse) {
   }
 }
 
+// SDM vol. 3, 17.2.1: of IA32_U_CET bits 5:0 are enables, 9:6 reserved, 10 SUPPRESS, 11 TRACKER,
+// the rest a canonical address; shadow stack pointers are canonical and aligned to 4. Each bit
+// alone.
+TEST(CetTable, XrstorsRefusesEachBitThatIsReservedOrNotCanonical) {
+  const char* const u_cet =
+      "......####.."                                  // bits 0-11
+      "............................................"  // 12-55
+      "########";                                     // 63:56 must all be as bit 56 is
+  const char* const ssp =
+      "##"                                                      // bits 0-1
+      "......................................................"  // 2-55
+      "########";
+  const Features features = Everything();
+  for (unsigned word = 0; word < 5; ++word) {
+    const char* const row = word == 0 ? u_cet : ssp;
+    for (unsigned bit = 0; bit < 64; ++bit) {
+      Cpu cpu = Supervisor(features);
+      std::vector<uint8_t> image = EmptyImage(kAllSupervisor);
+      xstate::WriteAt(std::span<uint8_t>(image), 576 + 8 * word, uint64_t{1} << bit);
+      MutableImage(image).set_xstate_bv(kAllSupervisor);
+      EXPECT_EQ(cpu.Xrstors(image, kArea, kAllSupervisor, true).has_value(), row[bit] == '#')
+          << "word " << word << ", bit " << bit;
+    }
+  }
+}
+
 TEST(XrstorRules, BadBndcfguBitsAreMasked) {
   const Features features = Everything();
   Cpu cpu = Supervisor(features);
@@ -167,6 +219,20 @@ TEST(XrstorRules, BadBndcfguBitsAreMasked) {
   ASSERT_EQ(cpu.Xrstor(image, kArea, ~0ull, true), std::nullopt);
   EXPECT_EQ(cpu.regs.bndcfgu, 0xfffffffffffff003u);
   EXPECT_EQ(cpu.regs.bndstatus, ~uint64_t{0});
+}
+
+// Each bit alone: 1:0 are kept, 11:2 dropped, the base is made canonical from bit 47 down.
+TEST(BndcsrTable, EachBitOfBndcfguIsKeptDroppedOrExtended) {
+  const Features features = Everything();
+  for (unsigned bit = 0; bit < 64; ++bit) {
+    Cpu cpu = Supervisor(features);
+    std::vector<uint8_t> bndcsr(64, 0);
+    xstate::WriteAt(std::span<uint8_t>(bndcsr), 0, uint64_t{1} << bit);
+    cpu.LoadComponent(Component::kBndcsr, bndcsr);
+    const bool kept = bit < 2 || (bit >= 12 && bit < 47);
+    const uint64_t due = bit == 47 ? 0xffff800000000000 : kept ? uint64_t{1} << bit : 0;
+    EXPECT_EQ(cpu.regs.bndcfgu, due) << "bit " << bit;
+  }
 }
 
 // Recorded on Sapphire Rapids: x87 and others had been loaded by the time of the #GP. On family 19h

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "harness/judge/judge.h"
@@ -53,6 +54,20 @@ Records Comparable(const Records& records) {
 
 class KvmTest : public testing::Test {
  protected:
+  // Runs a program and judges it: nothing may diverge, and this many steps must fault.
+  void ExpectClean(const program::Program& program, unsigned faults) {
+    const auto records = RunAll(*target_, {program});
+    const plan::Plan plan = plan::MakePlan(program, target_->platform());
+    EXPECT_GE(plan.effective.steps.size(), program.steps.size() / 2) << "most of it was trimmed";
+    const auto verdict = judge::Judge(target_->platform()).Check(plan, records[0]);
+    EXPECT_TRUE(verdict.ok()) << verdict.divergences[0].words << "\n" << PrintText(plan.effective);
+    trace::RecordReader reader(records[0]);
+    trace::RecordView view{};
+    unsigned seen = 0;
+    while (reader.Next(view)) seen += view.kind == RecordKind::kFault;
+    EXPECT_EQ(seen, faults);
+  }
+
   void SetUp() override {
     target_ = Open({});
     if (target_ == nullptr) GTEST_SKIP() << reason_;
@@ -149,6 +164,58 @@ TEST_F(KvmTest, RegistersAndImagesComeBackAsTheyWereSet) {
   }
   EXPECT_THAT(kinds, testing::ElementsAre(RecordKind::kExit, RecordKind::kJournal,
                                           RecordKind::kIoctl, RecordKind::kEnd));
+}
+
+// The guest's own XSETBV, as in the kernel's xcr0_cpuid_test (docs/other-tests.md).
+TEST_F(KvmTest, XsetbvTakesWhatTheGuestHasAndNoOtherBit) {
+  if (!Can(Op::kXsetbv)) GTEST_SKIP() << "this KVM runs no XSETBV";
+  const uint64_t all = target_->platform().guest.xsave.xcr0;
+  for (unsigned first = 0; first < 64; first += 16) {
+    program::Program program = Parse("fpswap 1\n");
+    unsigned faults = 0;
+    for (unsigned bit = first; bit < first + 16; ++bit) {
+      const uint64_t more = all | uint64_t{1} << bit;
+      program.steps.push_back({.op = Op::kXsetbv, .arg = {0, more == all ? 1 : more}});
+      faults += more != all;
+    }
+    program.steps.push_back({.op = Op::kXsetbv, .arg = {0, all}});
+    ExpectClean(program, faults);
+  }
+}
+
+TEST_F(KvmTest, XsetbvOfOtherXcrsAndOfBadValuesFaults) {
+  if (!Can(Op::kXsetbv)) GTEST_SKIP() << "this KVM runs no XSETBV";
+  ExpectClean(Parse("fpswap 1\n"
+                    "xsetbv ecx=1 value=x87\n"
+                    "xsetbv ecx=0x80000000 value=x87\n"
+                    "xsetbv value=0\n"
+                    "xsetbv value=sse\n"
+                    "xsetbv value=x87+avx\n"),
+              5);
+}
+
+// As in state_test: every component in use, and into a new VM in every order there is.
+TEST_F(KvmTest, EveryComponentSurvivesMigrations) {
+  ExpectClean(Parse("fpswap 1\n"
+                    "x87.fld pattern=1\n"
+                    "sse.load xmm=3 pattern=2\n"
+                    "vex.load256 ymm=9 pattern=3\n"
+                    "evex.load512 reg=2 pattern=4\n"
+                    "evex.load512 reg=17 pattern=5\n"
+                    "k.load k=2 pattern=6\n"
+                    "exit.out\n"
+                    "vmm.get_xsave2 image=0\n"
+                    "vmm.migrate order=0\n"
+                    "vmm.get_xsave2 image=1\n"
+                    "sse.store xmm=3\n"
+                    "vex.store256 ymm=9\n"
+                    "vmm.migrate order=1\n"
+                    "evex.store512 reg=2\n"
+                    "evex.store512 reg=17\n"
+                    "k.store k=2\n"
+                    "x87.fstp\n"
+                    "vmm.get_xsave2 image=0\n"),
+              0);
 }
 
 TEST_F(KvmTest, AFaultIsRecordedAndTheNextStepRuns) {
