@@ -268,18 +268,6 @@ void OpmaskLostAtFork(const Host& host, const PlantEvent& e, PlantMemory&) {
   if (InUse state(host, e.vcpu, kOpmask); state) Drop(state, kOpmask);
 }
 
-void Xcr0OfAnotherVcpuOnThreadChange(const Host& host, const PlantEvent& e, PlantMemory& memory) {
-  // By vCPU the thread it last ran on, one more, in a byte each.
-  const unsigned at = 8 * e.vcpu.number;
-  if (e.point == kStart) memory.value &= ~(uint64_t{0xff} << at);
-  const uint64_t last = memory.value >> at & 0xff;
-  if (e.point == kBeforeRun && e.other != nullptr && last != 0 && last != e.thread + 1) {
-    PlantedState(host, e.vcpu).SetXcr0(PlantedState(host, *e.other).Xcr0());
-  } else if (e.point == kAfterRun) {
-    memory.value = (memory.value & ~(uint64_t{0xff} << at)) | uint64_t{e.thread + 1} << at;
-  }
-}
-
 constexpr PlantRow kPlants[] = {
     {"ymm-lost-on-cpu-change", "YMM_Hi128 becomes initial when the vCPU's thread changed the CPU.",
      "model", YmmLostOnCpuChange},
@@ -335,9 +323,6 @@ constexpr PlantRow kPlants[] = {
      RefusedSetChangesAnotherVcpu},
     {"opmask-lost-at-fork", "The opmasks become initial when the VMM forks.", "model",
      OpmaskLostAtFork},
-    {"xcr0-of-another-vcpu",
-     "A vCPU whose thread is another than the last time runs with another vCPU's XCR0.",
-     "isolation", Xcr0OfAnotherVcpuOnThreadChange},
 };
 
 }  // namespace

@@ -65,6 +65,14 @@ bool IsOtherVcpus(Bytes seen, size_t home, const Surroundings& around) {
   });
 }
 
+// Law 4: no vCPU sees a byte of another's state. Bytes enough to be told, that are not this one's
+// own in another place, and that the VMM has not brought over by an image.
+bool Leaked(Bytes seen, size_t home, const Surroundings& around) {
+  const auto given = [&](const Image& image) { return FoundElsewhere(image, seen, 8, SIZE_MAX); };
+  return IsTelling(seen) && IsOtherVcpus(seen, home, around) &&
+         !FoundElsewhere(around.now, seen, 8, home) && !std::ranges::any_of(around.given, given);
+}
+
 // `home`: offset of the chunk in a standard-format image, kNoHome if it has none.
 Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& around) {
   const bool has_home = home != kNoHome;
@@ -146,10 +154,7 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
   } else if (m.relation == Relation::kOther) {
     const size_t home = small ? name.exact & ~size_t{3} : name.home;
     d.relation = Classify(possible, seen, home, around);
-    // Law 4: no vCPU sees a byte of another's state. But where this one holds it too, it is its
-    // own.
-    if (d.relation == Relation::kAnothers && IsOtherVcpus(seen, home, around) &&
-        !FoundElsewhere(around.now, seen, 8, home)) {
+    if (d.relation == Relation::kAnothers && Leaked(seen, home, around)) {
       d.law = Law::kIsolation;
       whose = "of another vCPU";
     }

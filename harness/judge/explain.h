@@ -22,6 +22,7 @@ struct Surroundings {
   std::vector<Image> before;  // the vCPU's own states earlier in the program, oldest first
   Image now;                  // what it should be
   std::vector<Image> others;  // the other vCPUs'
+  std::vector<Image> given;   // the VMM's image buffers, which it may have set into any vCPU
 };
 
 // All of a vCPU's state as an image.

@@ -410,6 +410,10 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
     }
+    for (const auto& image : worlds_[world].image) {
+      const auto bytes = image.Bytes().first(host_.image_size);
+      if (!around.others.empty()) around.given.emplace_back(bytes.begin(), bytes.end());
+    }
     // The present value is not an old one.
     std::erase(around.before, around.now);
   }
