@@ -79,13 +79,14 @@ void FillHostImage(const cpu::Features& host, uint64_t components, uint16_t patt
   if ((components & Bit(Component::kTilecfg)) != 0) FillTilecfg(part(Component::kTilecfg));
 }
 
-Canary::Canary(const cpu::Features& host, uint64_t xcr0)
+Canary::Canary(const cpu::Features& host, uint64_t xcr0, unsigned number)
     : host_(host),
       components_(Loadable(host, xcr0)),
       size_(xstate::StandardSize(host.xsave, components_)),
       has_pkru_((components_ & Bit(Component::kPkru)) != 0),
       areas_(4 * kStride) {
-  FillHostImage(host, components_, kCanaryPattern, {Pattern(), kStride});
+  FillHostImage(host, components_, static_cast<uint16_t>(kCanaryPattern + number),
+                {Pattern(), kStride});
   Put<uint32_t>({Initial(), kStride}, 24, 0x1f80);  // standard format: MXCSR always comes from here
   if (has_pkru_) {
     // The bytes behind PKRU's four are not state.
@@ -153,6 +154,8 @@ long Canary::Round(long number, long a, long b) const {
 }
 
 long Canary::Run(int vcpu) { return Round(SYS_ioctl, vcpu, KVM_RUN); }
+
+long Canary::Fork() { return Round(SYS_fork, 0, 0); }
 
 uint64_t Canary::Differing() const {
   if (std::memcmp(Expected(), Seen(), size_) == 0) return 0;

@@ -23,11 +23,15 @@ class Canary {
  public:
   // `host` is what CPUID says, `xcr0` what the kernel enabled. Where the host has AMX, asks for the
   // permission to use tiles (ARCH_REQ_XCOMP_PERM); without it they are left out.
-  Canary(const cpu::Features& host, uint64_t xcr0);
+  // `number`: of the thread, each of which has a pattern of its own.
+  Canary(const cpu::Features& host, uint64_t xcr0, unsigned number = 0);
 
   // ioctl(vcpu, KVM_RUN); gives what the system call gave: 0 or -errno.
   long Run(int vcpu);
-  // Components of the last Run whose registers differ; 0 when all is well.
+  // fork(2): the child's process id, 0 in the child, or -errno. The child has this thread alone, so
+  // it may call nothing that takes a lock.
+  long Fork();
+  // Components of the last Run or Fork whose registers differ; 0 when all is well.
   uint64_t Differing() const;
   std::span<const uint8_t> expected() const { return {Expected(), size_}; }
   std::span<const uint8_t> seen() const { return {Seen(), size_}; }

@@ -132,10 +132,11 @@ void GuestMemory::BuildDescriptors() {
   }
 }
 
-void GuestMemory::Load(const wire::PlanView& plan) {
+void GuestMemory::Load(const wire::PlanView& plan, std::optional<unsigned> vcpu) {
   bool raw = false;
   unsigned slots = 0;
   for (const auto& step : plan.steps) {
+    if (vcpu && step.vcpu != *vcpu) continue;
     raw |= step.op == Op::kRaw;
     if (TouchesSlot(step.op)) slots |= 1u << (step.arg[0] % program::kSlotCount);
   }

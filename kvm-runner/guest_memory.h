@@ -13,6 +13,7 @@
 #include <linux/kvm.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "harness/plan/plan.h"
@@ -38,8 +39,9 @@ class GuestMemory {
   }
   uint8_t* host() const { return mapping_.data(); }
 
-  // Puts `plan` in place and clears what it may read before it has written it.
-  void Load(const wire::PlanView& plan);
+  // Puts `plan` in place and clears what it may read before it has written it. `vcpu`: the one that
+  // has this memory to itself; none: all share it.
+  void Load(const wire::PlanView& plan, std::optional<unsigned> vcpu);
   std::span<const uint8_t> Journal(const wire::PlanCode& row) const {
     return {At(plan::kJournalBase + row.journal), row.journal_bytes};
   }

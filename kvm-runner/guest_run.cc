@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A run of guest steps: entering, what comes back, and going on after a fault.
-#include <sys/time.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -22,34 +24,37 @@ constexpr unsigned kMaxExits = 1024;
 
 bool ChangesSregs(Op op) { return op == Op::kCr0Ts || op == Op::kCr4Bit || op == Op::kRaw; }
 
-// SIGALRM every millisecond while a vCPU may wait in HLT inside the kernel: one of them finds it
-// there. KVM_RUN then gives EINTR.
+// SIGALRM for this thread every millisecond while its vCPU may wait in HLT inside the kernel: one
+// of them finds it there. KVM_RUN then gives EINTR.
 class AlarmClock {
  public:
-  explicit AlarmClock(bool on) : on_(on) {
-    if (!on_) return;
+  explicit AlarmClock(bool on) {
+    if (!on) return;
     struct sigaction action = {};
     action.sa_handler = [](int) {};
     sigaction(SIGALRM, &action, nullptr);
-    Set(1000);
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGALRM;
+    event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+    on_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+    constexpr timespec kEach{.tv_sec = 0, .tv_nsec = 1'000'000};
+    const itimerspec each{.it_interval = kEach, .it_value = kEach};
+    if (on_) timer_settime(timer_, 0, &each, nullptr);
   }
   ~AlarmClock() {
-    if (on_) Set(0);
+    if (on_) timer_delete(timer_);
   }
 
  private:
-  static void Set(long microseconds) {
-    const itimerval each{.it_interval = {.tv_sec = 0, .tv_usec = microseconds},
-                         .it_value = {.tv_sec = 0, .tv_usec = microseconds}};
-    setitimer(ITIMER_REAL, &each, nullptr);
-  }
-  bool on_;
+  bool on_ = false;
+  timer_t timer_{};
 };
 
 }  // namespace
 
 void ProgramRun::RunGuest(const wire::PlanAction& action) {
-  Vcpu& vcpu = vm_.vcpus[action.vcpu];
+  Vcpu& vcpu = VcpuOf(action.vcpu);
   action_ = action;
   flushed_ = action.first;
   exits_ = 0;
@@ -226,7 +231,7 @@ void ProgramRun::OnMsr(Vcpu& vcpu) {
 }
 
 bool ProgramRun::OnFault(Vcpu& vcpu, uint8_t vector) {
-  const ExceptionFrame frame = tools_.memory.Frame(vcpu.number, vector);
+  const ExceptionFrame frame = MemoryOf(vcpu.number).Frame(vcpu.number, vector);
   trace::FaultRecord fault{.vector = vector, .error_code = frame.error_code, .rip = frame.rip};
   if (vector == kPageFault) {
     kvm_sregs sregs;
@@ -259,7 +264,7 @@ void ProgramRun::FlushJournals(unsigned upto) {
     const wire::PlanCode& row = plan_.rows[flushed_];
     if (row.journal_bytes == 0) continue;
     trace::AppendRecord(records_, RecordKind::kJournal, action_.vcpu,
-                        static_cast<uint16_t>(flushed_), tools_.memory.Journal(row));
+                        static_cast<uint16_t>(flushed_), MemoryOf(action_.vcpu).Journal(row));
   }
 }
 
@@ -289,7 +294,7 @@ unsigned ProgramRun::Guess() const {
 
 // With an APIC in the kernel HLT does not exit: the vCPU waits there.
 bool ProgramRun::WaitsInHlt() const {
-  if (!vm_.kind.apic) return false;
+  if (!vms_[0].kind.apic) return false;
   for (unsigned i = action_.first; i <= action_.last; ++i) {
     if (plan_.steps[i].op == Op::kExitHlt || plan_.steps[i].op == Op::kRaw) return true;
   }

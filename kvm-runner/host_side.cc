@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "kvm-runner/host_side.h"
 
-#include <linux/futex.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,6 +13,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "kvm-runner/futex.h"
 #include "kvm-runner/kvm_api.h"
 
 namespace fpswap::kvm {
@@ -26,20 +27,6 @@ uint64_t Now() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
-
-long Futex(std::atomic<uint32_t>& word, int op, uint32_t value, const timespec* timeout) {
-  return syscall(SYS_futex, &word, op | FUTEX_PRIVATE_FLAG, value, timeout, nullptr, 0);
-}
-
-// Sleeps until `word` is not `value`.
-void WaitWhile(std::atomic<uint32_t>& word, uint32_t value) {
-  while (word.load(std::memory_order_acquire) == value) Futex(word, FUTEX_WAIT, value, nullptr);
-}
-
-void Wake(std::atomic<uint32_t>& word, uint32_t value) {
-  word.store(value, std::memory_order_release);
-  Futex(word, FUTEX_WAKE, 1, nullptr);
 }
 
 void BlockAllSignals() {
@@ -72,22 +59,27 @@ int Affinity::MoveTo(unsigned n) { return cpus_.empty() ? -1 : Pin(cpus_[n % cpu
 int Affinity::Stay() { return Pin(sched_getcpu()); }
 
 void Affinity::Restore() {
-  if (pinned_) sched_setaffinity(0, sizeof(all_), &all_);
+  if (pinned_) Widen();
+}
+
+void Affinity::Widen() {
+  sched_setaffinity(0, sizeof(all_), &all_);
   pinned_ = false;
 }
 
 Competitor::~Competitor() {
   if (!thread_.joinable()) return;
   quit_ = true;
-  Wake(turn_, 1);
+  Wake(turn_, kWorks);
   thread_.join();
 }
 
 void Competitor::Loop() {
   BlockAllSignals();
+  prctl(PR_SET_TIMERSLACK, 1L);  // nanoseconds; 50 microseconds else, which is longer than KVM_RUN
   int pinned = -1;
   for (;;) {
-    WaitWhile(turn_, 0);
+    WaitWhile(turn_, kWaits);
     if (quit_) return;
     if (cpu_ != pinned) {
       cpu_set_t one;
@@ -95,25 +87,47 @@ void Competitor::Loop() {
       CPU_SET(cpu_, &one);
       if (sched_setaffinity(0, sizeof(one), &one) == 0) pinned = cpu_;
     }
+    if (turn_.load() == kToSleep) {
+      // The caller is on this CPU, so it goes on when this thread is asleep.
+      Wake(turn_, kAsleep);
+      const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(micros_) * 1000};
+      clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+    }
     canary_.Dirty(pattern_);
-    Wake(turn_, 0);
+    Wake(turn_, kWaits);
   }
 }
 
-bool Competitor::Dirty(int cpu, uint16_t pattern) {
-  if (!thread_.joinable()) {
-    try {
-      thread_ = std::thread(&Competitor::Loop, this);
-    } catch (const std::system_error&) {
-      return false;
-    }
+bool Competitor::Start() {
+  if (thread_.joinable()) return true;
+  try {
+    thread_ = std::thread(&Competitor::Loop, this);
+  } catch (const std::system_error&) {
+    return false;
   }
-  cpu_ = cpu;
-  pattern_ = pattern;
-  Wake(turn_, 1);
-  WaitWhile(turn_, 1);
   return true;
 }
+
+bool Competitor::Dirty(int cpu, uint16_t pattern) {
+  if (!Start()) return false;
+  cpu_ = cpu;
+  pattern_ = pattern;
+  Wake(turn_, kWorks);
+  WaitWhile(turn_, kWorks);
+  return true;
+}
+
+bool Competitor::Arm(int cpu, uint16_t pattern, unsigned micros) {
+  if (!Start()) return false;
+  cpu_ = cpu;
+  pattern_ = pattern;
+  micros_ = micros;
+  Wake(turn_, kToSleep);
+  WaitWhile(turn_, kToSleep);
+  return true;
+}
+
+void Competitor::Finish() { WaitWhile(turn_, kAsleep); }
 
 std::atomic<Watchdog*> Watchdog::active_{nullptr};
 
@@ -144,7 +158,7 @@ void Watchdog::End() {
 }
 
 void Watchdog::OnSignal(int) {
-  // Runs on the thread that runs vCPUs.
+  // Runs on the thread that runs the vCPU.
   Watchdog* self = active_.load();
   if (self == nullptr || self->began_.load() == 0) return;
   self->hung_.store(true);
@@ -160,7 +174,9 @@ void Watchdog::Loop() {
     Futex(quit_, FUTEX_WAIT, 0, &pause);
     const uint64_t began = began_.load();
     // Each tick again: the first signal may hit a system call other than KVM_RUN.
-    if (began != 0 && Now() - began > limit) syscall(SYS_tgkill, getpid(), runner_, kHangSignal);
+    if (began != 0 && Now() - began > limit) {
+      syscall(SYS_tgkill, getpid(), runner_.load(), kHangSignal);
+    };
   }
 }
 

@@ -3,7 +3,8 @@
 // What the host does around a vCPU: the CPUs its thread may use, a competitor that dirties
 // registers, signals, and the watchdog that ends programs which hang.
 //
-// All of it belongs to the thread that made it, which is the one that runs vCPUs.
+// Threads that run vCPUs take turns (vcpu_thread.h); whichever has its turn may use all of this. An
+// Affinity is one thread's, for no other to use.
 #pragma once
 
 #include <sched.h>
@@ -19,7 +20,7 @@ struct kvm_run;
 
 namespace fpswap::kvm {
 
-// The CPUs this thread was allowed when the agent began.
+// The CPUs the agent was allowed when it began. A copy is another thread's.
 class Affinity {
  public:
   Affinity();
@@ -30,6 +31,8 @@ class Affinity {
   // Stays on the CPU where this thread is; gives it.
   int Stay();
   void Restore();
+  // For a thread made by another, which may have been pinned then: all of the CPUs.
+  void Widen();
 
  private:
   int Pin(int cpu);
@@ -38,23 +41,33 @@ class Affinity {
   bool pinned_ = false;
 };
 
-// A second thread that runs on this thread's CPU when told to, and then waits again. The two hand
-// over by futex: while one runs the other sleeps in the kernel, so what happens is the same each
-// time.
+// A thread that runs on the caller's CPU when told to, and then waits again. The two hand over by
+// futex: while one runs the other sleeps in the kernel, so what happens is the same each time; but
+// not where the competitor comes by itself (Arm).
 class Competitor {
  public:
-  explicit Competitor(const Canary& canary) : canary_(canary) {}
+  Competitor(const cpu::Features& host, uint64_t xcr0) : canary_(host, xcr0) {}
   ~Competitor();
   // Dirties every register on `cpu`, where this thread must be pinned. False if no thread is to be
   // had.
   bool Dirty(int cpu, uint16_t pattern);
+  // Dirties every register on `cpu` after `micros` microseconds, while the caller goes on there. To
+  // be followed by Finish. False if no thread is to be had.
+  bool Arm(int cpu, uint16_t pattern, unsigned micros);
+  // Whether it is still to come.
+  bool armed() const { return turn_.load(std::memory_order_acquire) == kAsleep; }
+  // Waits until it has come.
+  void Finish();
 
  private:
+  enum Turn : uint32_t { kWaits, kWorks, kToSleep, kAsleep };
+  bool Start();
   void Loop();
-  const Canary& canary_;
+  Canary canary_;  // for its Dirty alone
   std::thread thread_;
-  std::atomic<uint32_t> turn_{0};  // 0: the competitor waits, 1: it works
+  std::atomic<uint32_t> turn_{kWaits};
   uint16_t pattern_ = 0;
+  unsigned micros_ = 0;
   int cpu_ = -1;
   bool quit_ = false;
 };
@@ -66,9 +79,12 @@ class Watchdog {
   ~Watchdog();
   void Begin();
   void End();
-  // The vCPU about to run: its immediate_exit is set, so that a signal that comes just before the
-  // system call is not lost.
-  void Watch(kvm_run* run) { running_.store(run, std::memory_order_relaxed); }
+  // The vCPU about to run, and the thread that runs it: its immediate_exit is set, so that a signal
+  // that comes just before the system call is not lost.
+  void Watch(kvm_run* run, int tid) {
+    running_.store(run, std::memory_order_relaxed);
+    runner_.store(tid, std::memory_order_relaxed);
+  }
   bool hung() const { return hung_.load(std::memory_order_relaxed); }
 
  private:
@@ -80,13 +96,14 @@ class Watchdog {
   std::atomic<bool> hung_{false};
   std::atomic<uint64_t> began_{0};  // CLOCK_MONOTONIC ns; 0: nothing runs
   std::atomic<uint32_t> quit_{0};
-  int runner_;  // thread id
+  std::atomic<int> runner_;  // thread id
   std::thread thread_;
 };
 
-// A signal that is blocked in this thread and let through in KVM_RUN alone.
+// A signal that is blocked in every thread and let through in KVM_RUN alone.
 class PendingSignal {
  public:
+  // Blocks it in this thread, and so in those that this thread makes.
   PendingSignal();
   // Makes the signal pending, and open in the next KVM_RUN of `vcpu`. False if it can't.
   bool Raise(int vcpu);

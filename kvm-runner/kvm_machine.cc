@@ -14,7 +14,7 @@ namespace fpswap::kvm {
 namespace {
 
 // VMs kept at a time; a campaign has few kinds of feature set at once.
-constexpr size_t kPoolSize = 8;
+constexpr size_t kPoolSize = 12;
 
 uint64_t MicrosSince(const timespec& began) {
   timespec now;
@@ -32,7 +32,9 @@ std::expected<std::unique_ptr<KvmMachine>, std::string> KvmMachine::Open(
   if (!host) return std::unexpected(host.error());
   std::unique_ptr<KvmMachine> machine(
       new KvmMachine(options, std::move(*host), std::move(platform)));
-  if (!machine->tools_.memory.ok()) return std::unexpected("no memory for a guest");
+  if (!std::ranges::all_of(machine->tools_.memory, &GuestMemory::ok)) {
+    return std::unexpected("no memory for a guest");
+  }
   ProbeSteps(machine->tools_.host, machine->platform_,
              [&](const wire::PlanView& plan, std::vector<uint8_t>& records) {
                machine->Run(plan, records);
@@ -46,27 +48,29 @@ KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform
     : options_(options),
       platform_(std::move(platform)),
       tools_{.host = std::move(host),
-             .memory = GuestMemory(),
-             .canary = Canary(platform_.host, platform_.host_xcr0),
-             .affinity = Affinity(),
-             .competitor = Competitor(tools_.canary),
+             .memory = {},
+             .threads = VcpuThreads(platform_.host, platform_.host_xcr0),
+             .competitor = Competitor(platform_.host, platform_.host_xcr0),
              .signal = PendingSignal(),
              .watchdog = Watchdog(options.hang_ms),
              .plant = nullptr,
              .plant_memory = {}} {
-  platform_.cpus = tools_.affinity.count();
+  platform_.cpus = tools_.threads.Get(0)->affinity.count();
 }
 
 std::expected<std::string, std::string> KvmMachine::Platform() {
   return trace::PlatformToJson(platform_);
 }
 
-std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan) {
+std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan, unsigned first) {
+  const unsigned count = plan.own_vm ? 1 : plan.vcpus;
   const uint64_t features = tools_.host.guest_fixed ? tools_.host.guest_components
                                                     : plan.features & tools_.host.guest_components;
   const VmKind kind{.features = features,
                     .apic = NeedsApic(plan),
-                    .msr_filter = tools_.host.msr_exits && NeedsMsrFilter(plan)};
+                    .msr_filter = tools_.host.msr_exits && NeedsMsrFilter(plan),
+                    .first = first,
+                    .threads = plan.own_thread && first + count > 1};
   const auto fits = [&](const Vm& vm) { return vm.kind == kind; };
   std::expected<Vm, std::string> vm;
   const auto found = NeedsFresh(plan) ? pool_.end() : std::ranges::find_if(pool_, fits);
@@ -74,13 +78,13 @@ std::expected<Vm, std::string> KvmMachine::Take(const wire::PlanView& plan) {
     vm = std::move(*found);
     pool_.erase(found);
   } else {
-    vm = CreateVm(tools_.host, tools_.memory, kind);
+    vm = CreateVm(tools_.host, tools_.memory[first], kind);
   }
   if (!vm) return vm;
-  if (auto added = AddVcpus(tools_.host, *vm, plan.vcpus); !added) {
+  if (auto added = AddVcpus(tools_.host, *vm, count); !added) {
     return std::unexpected(added.error());
   }
-  for (unsigned i = 0; i < plan.vcpus; ++i) {
+  for (unsigned i = 0; i < count; ++i) {
     if (auto ready = BringToStart(tools_.host, plan, vm->vcpus[i]); !ready) {
       return std::unexpected(ready.error());
     }
@@ -98,7 +102,6 @@ void KvmMachine::PutBack(Vm vm, const wire::PlanView& plan) {
 void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) {
   timespec began;
   clock_gettime(CLOCK_MONOTONIC, &began);
-  const uint32_t pkru = tools_.canary.ReadPkru();
   const auto end = [&](trace::EndReason reason, unsigned step, int error,
                        std::span<const uint8_t> text = {}) {
     const trace::EndRecord record{.reason = static_cast<uint8_t>(reason),
@@ -108,22 +111,25 @@ void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) 
     trace::AppendRecord(records, trace::RecordKind::kEnd, 0, static_cast<uint16_t>(step),
                         {reinterpret_cast<const uint8_t*>(&record), sizeof(record)}, text);
   };
-  tools_.memory.Load(plan);
-  auto vm = Take(plan);
-  if (!vm) {
-    const std::string& text = vm.error();
-    return end(trace::EndReason::kSetupFailed, 0, errno,
-               {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  std::vector<Vm> vms;
+  for (unsigned i = 0; i < (plan.own_vm ? plan.vcpus : 1u); ++i) {
+    tools_.memory[i].Load(plan, plan.own_vm ? std::optional(i) : std::nullopt);
+    auto vm = Take(plan, i);
+    if (!vm) {
+      const std::string& text = vm.error();
+      return end(trace::EndReason::kSetupFailed, 0, errno,
+                 {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+    }
+    vms.push_back(std::move(*vm));
   }
   tools_.watchdog.Begin();
-  ProgramRun run(tools_, plan, *vm, records);
+  ProgramRun run(tools_, plan, vms, records);
   const trace::EndReason reason = run.Go();
   tools_.watchdog.End();
-  tools_.affinity.Restore();
-  if (tools_.canary.has_pkru() && tools_.canary.ReadPkru() != pkru) tools_.canary.WritePkru(pkru);
+  tools_.threads.Restore();
   end(reason, run.last_step(), run.error());
   if (reason == trace::EndReason::kDone && options_.reuse && !Spoils(plan)) {
-    PutBack(std::move(*vm), plan);
+    for (Vm& vm : vms) PutBack(std::move(vm), plan);
   }
 }
 

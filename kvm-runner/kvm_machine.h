@@ -37,8 +37,9 @@ class KvmMachine : public wire::Machine {
  private:
   KvmMachine(const MachineOptions& options, Host host, trace::Platform platform);
 
-  // A VM whose vCPUs are at the start state of `plan`: a used one where that is sound.
-  std::expected<Vm, std::string> Take(const wire::PlanView& plan);
+  // A VM whose vCPUs are at the start state of `plan`: a used one where that is sound. `first`: the
+  // number of its first vCPU.
+  std::expected<Vm, std::string> Take(const wire::PlanView& plan, unsigned first);
   void PutBack(Vm vm, const wire::PlanView& plan);
 
   MachineOptions options_;

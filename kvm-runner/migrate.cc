@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Live migration as VMMs do it, over the same guest memory: the whole state of every vCPU is read,
-// a fresh VM made, and the state written in one of the orders of vmm.h.
+// Live migration as VMMs do it, over the same guest memory: the whole state of every vCPU of the VM
+// is read, a fresh VM made, and the state written in one of the orders of vmm.h.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -108,10 +108,10 @@ void Restore(const plan::MigrateOrder& order, SavedVcpu& saved, const Vcpu& vcpu
 }
 
 // A vCPU that nobody has told its CPUID yet: that is part of what is restored.
-std::expected<Vm, std::string> FreshVm(const Tools& tools, const Vm& old) {
-  auto fresh = CreateVm(tools.host, tools.memory, old.kind);
+std::expected<Vm, std::string> FreshVm(const Tools& tools, const Vm& old, unsigned count) {
+  auto fresh = CreateVm(tools.host, tools.memory[old.kind.first], old.kind);
   if (!fresh) return fresh;
-  if (auto added = AddVcpus(tools.host, *fresh, static_cast<unsigned>(old.vcpus.size())); !added) {
+  if (auto added = AddVcpus(tools.host, *fresh, count); !added) {
     return std::unexpected(added.error());
   }
   return fresh;
@@ -124,23 +124,27 @@ void ProgramRun::Migrate(const Vcpu& vcpu, unsigned number) {
   const unsigned vcpu_number = vcpu.number;
   std::vector<MigrateFailure> failures;
   std::vector<SavedVcpu> saved;
-  for (const Vcpu& each : vm_.vcpus) saved.push_back(Save(tools_.host, each, failures));
-  auto fresh = FreshVm(tools_, vm_);
+  Vm& vm = VmOf(vcpu_number);
+  const unsigned count = plan_.own_vm ? 1 : plan_.vcpus;  // a used VM may have more
+  for (unsigned i = 0; i < count; ++i) {
+    saved.push_back(Save(tools_.host, vm.vcpus[i], failures));
+  }
+  auto fresh = FreshVm(tools_, vm, count);
   if (!fresh) {
     Note(failures, MigrateCall::kCreate, false, vcpu_number);
     Die(EndReason::kSetupFailed, errno);
   } else {
     for (size_t i = 0; i < saved.size(); ++i) {
       Restore(order, saved[i], fresh->vcpus[i], failures);
-      fresh->vcpus[i].sregs = vm_.vcpus[i].sregs;
-      fresh->vcpus[i].features = vm_.vcpus[i].features;
+      fresh->vcpus[i].sregs = vm.vcpus[i].sregs;
+      fresh->vcpus[i].features = vm.vcpus[i].features;
     }
-    vm_ = std::move(*fresh);
+    vm = std::move(*fresh);
     ++happened_.migrations;
-    for (unsigned i = 0; i < plan_.vcpus; ++i) {
+    for (unsigned i = 0; i < count; ++i) {
       Plant({.point = PlantPoint::kMigrated,
              .happened = happened_,
-             .vcpu = vm_.vcpus[i],
+             .vcpu = vm.vcpus[i],
              .value = saved[i].xcrs.xcrs[0].value});
     }
   }

@@ -232,6 +232,42 @@ void OpmaskSlotsAfterHlt(const Host& host, const PlantEvent& e, PlantMemory&) {
   state.Write();
 }
 
+// Keeps what the last KVM_RUN left in ZMM16-31, with its thread and vCPU.
+void HighZmmOfAnotherVcpu(const Host& host, const PlantEvent& e, PlantMemory& memory) {
+  if (e.point == kStart) memory.image.clear();
+  if (e.other == nullptr) return;
+  const uint64_t who = e.thread << 8 | e.vcpu.number;
+  const unsigned part_of = Index(kHi16Zmm);
+  if (e.point == kAfterRun) {
+    InUse state(host, e.vcpu, kHi16Zmm);
+    memory.image.clear();
+    if (!state) return;
+    const auto part = state.Part(part_of);
+    memory.image.assign(part.begin(), part.end());
+    memory.value = who;
+  } else if (e.point == kBeforeRun && !memory.image.empty() && memory.value >> 8 == e.thread &&
+             memory.value != who) {
+    // Only where it has some of its own: a kernel that takes the state for loaded already.
+    InUse state(host, e.vcpu, kHi16Zmm);
+    if (!state) return;
+    std::ranges::copy(memory.image, state.Part(part_of).begin());
+    state.Write();
+  }
+}
+
+void RefusedSetChangesAnotherVcpu(const Host& host, const PlantEvent& e, PlantMemory&) {
+  if (e.point != kSetXsave || e.result == 0 || e.other == nullptr) return;
+  InUse state(host, *e.other, kSse);
+  if (!state) return;
+  std::ranges::copy(e.image.subspan(kXmm, 256), state.image().begin() + kXmm);
+  state.Write();
+}
+
+void OpmaskLostAtFork(const Host& host, const PlantEvent& e, PlantMemory&) {
+  if (e.point != kForked) return;
+  if (InUse state(host, e.vcpu, kOpmask); state) Drop(state, kOpmask);
+}
+
 constexpr PlantRow kPlants[] = {
     {"ymm-lost-on-cpu-change", "YMM_Hi128 becomes initial when the vCPU's thread changed the CPU.",
      "model", YmmLostOnCpuChange},
@@ -279,6 +315,14 @@ constexpr PlantRow kPlants[] = {
      "isolation", HighZmmOfAnotherProgram},
     {"opmask-slots-after-hlt", "After HLT each opmask holds its neighbour's value.", "model",
      OpmaskSlotsAfterHlt},
+    {"high-zmm-of-another-vcpu",
+     "A vCPU that runs next on a thread where another one ran shows the other's ZMM16-31.",
+     "isolation", HighZmmOfAnotherVcpu},
+    {"refused-set-changes-another",
+     "KVM_SET_XSAVE that fails puts the image's XMM into another vCPU.", "refusal",
+     RefusedSetChangesAnotherVcpu},
+    {"opmask-lost-at-fork", "The opmasks become initial when the VMM forks.", "model",
+     OpmaskLostAtFork},
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ struct Happenings {
   bool xcr0_set = false;     // XSETBV or KVM_SET_XCRS in the program
   uint32_t last_exit = 0;    // KVM_EXIT_*
   uint32_t faults = 0;
+  unsigned forks = 0;
 };
 
 // The state of a vCPU as a plant sees and changes it: one image, read when first asked for and
@@ -62,6 +63,7 @@ enum class PlantPoint : uint8_t {
   kSetXsave,   // an image was given: `image`, `result`
   kSetXcrs,    // `result`
   kMigrated,   // into this vCPU
+  kForked,     // the VMM has a child
 };
 
 struct PlantEvent {
@@ -72,6 +74,8 @@ struct PlantEvent {
   int result = 0;
   uint64_t value = 0;         // kSetXcrs: the value; kMigrated: XCR0 before
   uint8_t* canary = nullptr;  // kAfterRun: what was seen of the host's registers
+  Vcpu* other = nullptr;      // the next vCPU of the program, if it has several
+  unsigned thread = 0;        // number of the thread that does it
 };
 
 // A planted bug's own memory: what a broken kernel would have kept in the wrong place.

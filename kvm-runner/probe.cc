@@ -140,6 +140,8 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
     host.xsave_size = static_cast<uint32_t>(std::clamp(size, 4096, 65536));
   }
   platform.xsave_size = host.xsave_size;
+  platform.vcpus = static_cast<uint32_t>(
+      std::clamp<int>(kvm_check_extension(kvm, KVM_CAP_MAX_VCPUS), 1, program::kMaxVcpus));
   const uint64_t components = platform.guest_supp & platform.guest_perm;
   if (!ReadSupportedCpuid(kvm, components, host.cpuid)) {
     return std::unexpected(Failure("KVM_GET_SUPPORTED_CPUID"));

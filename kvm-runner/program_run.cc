@@ -8,9 +8,10 @@
 
 namespace fpswap::kvm {
 
-ProgramRun::ProgramRun(Tools& tools, const wire::PlanView& plan, Vm& vm,
+ProgramRun::ProgramRun(Tools& tools, const wire::PlanView& plan, std::span<Vm> vms,
                        std::vector<uint8_t>& records)
-    : tools_(tools), plan_(plan), vm_(vm), records_(records) {
+    : tools_(tools), plan_(plan), vms_(vms), records_(records), here_(tools.threads.Get(0)) {
+  for (uint8_t i = 0; plan.own_thread && i < plan.vcpus; ++i) thread_of_[i] = i;
   const bool images = std::ranges::any_of(plan.steps, [](const program::Step& step) {
     return step.op >= program::Op::kGetXsave && step.op <= program::Op::kImageFill;
   });
@@ -22,22 +23,41 @@ ProgramRun::ProgramRun(Tools& tools, const wire::PlanView& plan, Vm& vm,
 trace::EndReason ProgramRun::Go() {
   if (tools_.plant != nullptr) {
     for (unsigned i = 0; i < plan_.vcpus; ++i) {
-      Plant({.point = PlantPoint::kStart, .happened = happened_, .vcpu = vm_.vcpus[i]});
+      Plant({.point = PlantPoint::kStart, .happened = happened_, .vcpu = VcpuOf(i)});
     }
   }
-  for (const wire::PlanAction& action : plan_.actions) {
-    if (tools_.watchdog.hung()) Die(EndReason::kHang, 0);
-    if (end_) break;
-    step_ = action.first;
-    if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun)) {
-      RunGuest(action);
-    } else {
-      DoStep(action.first);
+  for (size_t next = 0; next < plan_.actions.size() && !end_;) {
+    VcpuThread* thread = tools_.threads.Get(thread_of_[plan_.actions[next].vcpu]);
+    if (thread == nullptr) {
+      Die(EndReason::kSetupFailed, EAGAIN);
+      break;
+    }
+    here_ = thread;
+    // A thread has its turn until the program comes to a vCPU that another one runs.
+    here_->Do([&] {
+      do {
+        Act(plan_.actions[next++]);
+      } while (next < plan_.actions.size() && !end_ &&
+               thread_of_[plan_.actions[next].vcpu] == here_->number());
+    });
+  }
+  // What no KVM_RUN came for.
+  for (unsigned i = 0; i < plan_.vcpus; ++i) {
+    for (const auto& step : {signal_step_[i], preempt_step_[i]}) {
+      if (step) Record(RecordKind::kHost, i, *step, trace::HostRecord{0, 0});
     }
   }
-  // A signal that no KVM_RUN came for.
-  if (signal_step_) Record(RecordKind::kHost, 0, *signal_step_, trace::HostRecord{0, 0});
   return end_.value_or(EndReason::kDone);
+}
+
+void ProgramRun::Act(const wire::PlanAction& action) {
+  if (tools_.watchdog.hung()) return Die(EndReason::kHang, 0);
+  step_ = action.first;
+  if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun)) {
+    RunGuest(action);
+  } else {
+    DoStep(action.first);
+  }
 }
 
 void ProgramRun::Die(EndReason reason, int error) {
@@ -47,33 +67,59 @@ void ProgramRun::Die(EndReason reason, int error) {
 }
 
 void ProgramRun::Plant(PlantEvent event) {
-  if (tools_.plant != nullptr) tools_.plant->act(tools_.host, event, tools_.plant_memory);
+  if (tools_.plant == nullptr) return;
+  if (plan_.vcpus > 1) event.other = &VcpuOf((event.vcpu.number + 1) % plan_.vcpus);
+  event.thread = here_->number();
+  tools_.plant->act(tools_.host, event, tools_.plant_memory);
+}
+
+void ProgramRun::RecordCanary(unsigned vcpu) {
+  const Canary& canary = here_->canary;
+  const uint64_t components = canary.Differing();
+  if (components == 0) return;
+  std::vector<uint8_t> both(canary.expected().begin(), canary.expected().end());
+  both.insert(both.end(), canary.seen().begin(), canary.seen().end());
+  Record(RecordKind::kCanary, vcpu, step_, trace::CanaryRecord{components}, both);
 }
 
 long ProgramRun::Run(Vcpu& vcpu) {
-  tools_.watchdog.Watch(&vcpu.run());
+  auto& signal_step = signal_step_[vcpu.number];
+  auto& preempt_step = preempt_step_[vcpu.number];
+  Canary& canary = here_->canary;
+  tools_.watchdog.Watch(&vcpu.run(), here_->tid());
   Plant({.point = PlantPoint::kBeforeRun, .happened = happened_, .vcpu = vcpu});
-  const bool signal = signal_step_ && tools_.signal.Raise(vcpu.fd.get());
-  const long result = tools_.canary.Run(vcpu.fd.get());
+  const bool signal = signal_step && tools_.signal.Raise(vcpu.fd.get());
+  const bool armed = preempt_step && Arm(plan_.steps[*preempt_step]);
+  const bool in_time = armed && tools_.competitor.armed();
+  const long result = canary.Run(vcpu.fd.get());
+  const bool preempted = in_time && !tools_.competitor.armed();
+  if (armed) tools_.competitor.Finish();
   happened_.signalled = result == -EINTR;
   happened_.exits += result == 0;
   happened_.last_exit = vcpu.run().exit_reason;
   Plant({.point = PlantPoint::kAfterRun,
          .happened = happened_,
          .vcpu = vcpu,
-         .canary = const_cast<uint8_t*>(tools_.canary.seen().data())});
+         .canary = const_cast<uint8_t*>(canary.seen().data())});
   happened_.cpu_changed = happened_.dirtied = false;
-  if (const uint64_t components = tools_.canary.Differing()) {
-    std::vector<uint8_t> both(tools_.canary.expected().begin(), tools_.canary.expected().end());
-    both.insert(both.end(), tools_.canary.seen().begin(), tools_.canary.seen().end());
-    Record(RecordKind::kCanary, vcpu.number, step_, trace::CanaryRecord{components}, both);
-  }
+  RecordCanary(vcpu.number);
   if (signal) {
     tools_.signal.Take(vcpu.fd.get());
-    Record(RecordKind::kHost, vcpu.number, *signal_step_, trace::HostRecord{result == -EINTR, 0});
-    signal_step_.reset();
+    Record(RecordKind::kHost, vcpu.number, *signal_step, trace::HostRecord{result == -EINTR, 0});
+    signal_step.reset();
+  }
+  if (preempt_step) {
+    Record(RecordKind::kHost, vcpu.number, *preempt_step,
+           trace::HostRecord{armed ? preempted : -1, armed ? 0 : EAGAIN});
+    preempt_step.reset();
   }
   return result;
+}
+
+bool ProgramRun::Arm(const program::Step& preempt) {
+  const int cpu = here_->affinity.Stay();
+  return cpu >= 0 && tools_.competitor.Arm(cpu, static_cast<uint16_t>(preempt.arg[0]),
+                                           static_cast<unsigned>(preempt.arg[1]));
 }
 
 }  // namespace fpswap::kvm

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// One program on one VM: does the plan's actions in order and records what is seen.
+// One program on its VMs: does the plan's actions in order, each on the thread that runs its vCPU,
+// and records what is seen.
 //
-// Not thread safe.
+// Not thread safe: one thread runs a program; those that it hands work to take turns with it.
 #pragma once
 
 #include <linux/kvm.h>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -15,9 +17,9 @@
 #include "harness/plan/vmm.h"
 #include "harness/plan/wire.h"
 #include "harness/trace/record.h"
-#include "kvm-runner/canary.h"
 #include "kvm-runner/host_side.h"
 #include "kvm-runner/plants.h"
+#include "kvm-runner/vcpu_thread.h"
 #include "kvm-runner/vm.h"
 
 namespace fpswap::kvm {
@@ -25,9 +27,8 @@ namespace fpswap::kvm {
 // What lives as long as the agent.
 struct Tools {
   Host host;
-  GuestMemory memory;
-  Canary canary;
-  Affinity affinity;
+  std::array<GuestMemory, program::kMaxVcpus> memory;  // by the VM's first vCPU
+  VcpuThreads threads;
   Competitor competitor;
   PendingSignal signal;
   Watchdog watchdog;
@@ -37,8 +38,9 @@ struct Tools {
 
 class ProgramRun {
  public:
-  // `vm` is at the start state, the plan in guest memory.
-  ProgramRun(Tools& tools, const wire::PlanView& plan, Vm& vm, std::vector<uint8_t>& records);
+  // `vms` (one, or one for each vCPU) are at the start state, the plan in their guest memories.
+  ProgramRun(Tools& tools, const wire::PlanView& plan, std::span<Vm> vms,
+             std::vector<uint8_t>& records);
 
   // Runs to the end or to the vCPU's death; gives the reason. Writes all records but End.
   trace::EndReason Go();
@@ -48,6 +50,15 @@ class ProgramRun {
  private:
   using EndReason = trace::EndReason;
   using RecordKind = trace::RecordKind;
+  template <typename T>
+  using ByVcpu = std::array<T, program::kMaxVcpus>;
+
+  Vm& VmOf(unsigned vcpu) { return vms_[plan_.own_vm ? vcpu : 0]; }
+  Vcpu& VcpuOf(unsigned vcpu) { return plan_.own_vm ? vms_[vcpu].vcpus[0] : vms_[0].vcpus[vcpu]; }
+  const GuestMemory& MemoryOf(unsigned vcpu) const {
+    return tools_.memory[plan_.own_vm ? vcpu : 0];
+  }
+  void Act(const wire::PlanAction& action);
 
   // KVM_RUN with all that goes with it: canary, signal, plants. 0 or -errno.
   long Run(Vcpu& vcpu);
@@ -56,6 +67,9 @@ class ProgramRun {
     trace::AppendRecord(records_, kind, static_cast<uint8_t>(vcpu), static_cast<uint16_t>(step),
                         {reinterpret_cast<const uint8_t*>(&head), sizeof(head)}, tail);
   }
+  void RecordCanary(unsigned vcpu);
+  bool Arm(const program::Step& preempt);
+  // Fills in what every event has.
   void Plant(PlantEvent event);
   void Die(EndReason reason, int error);
 
@@ -88,7 +102,8 @@ class ProgramRun {
   void SetCpuid(Vcpu& vcpu, unsigned number);
   void RunImmediate(Vcpu& vcpu, unsigned number);
   void Init(Vcpu& vcpu, unsigned number);
-  void HostStep(const Vcpu& vcpu, unsigned number);
+  void HostStep(Vcpu& vcpu, unsigned number);
+  void Fork(Vcpu& vcpu, unsigned number);
   std::span<uint8_t> Image(uint64_t n);
 
   // migrate.cc
@@ -96,14 +111,18 @@ class ProgramRun {
 
   Tools& tools_;
   const wire::PlanView& plan_;
-  Vm& vm_;
+  std::span<Vm> vms_;
   std::vector<uint8_t>& records_;
   std::vector<uint8_t> images_;
   Happenings happened_;
   std::optional<EndReason> end_;
   int error_ = 0;
   uint16_t step_ = 0;
-  std::optional<uint16_t> signal_step_;  // a kHostSignal that the next KVM_RUN is to see
+  // Of each vCPU: a kHostSignal and a kHostPreempt that its next KVM_RUN is to see, and the number
+  // of the thread that runs it.
+  ByVcpu<std::optional<uint16_t>> signal_step_{}, preempt_step_{};
+  ByVcpu<uint8_t> thread_of_{};
+  VcpuThread* here_;  // the thread that has its turn
 
   // The run of guest steps under way.
   wire::PlanAction action_{};

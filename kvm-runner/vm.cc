@@ -57,8 +57,9 @@ std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& mem
 std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count) {
   while (vm.vcpus.size() < count) {
     Vcpu vcpu;
-    vcpu.number = static_cast<unsigned>(vm.vcpus.size());
-    vcpu.fd = Fd(kvm_create_vcpu(vm.fd.get(), static_cast<int>(vcpu.number)));
+    const auto id = static_cast<unsigned>(vm.vcpus.size());
+    vcpu.number = vm.kind.first + id;
+    vcpu.fd = Fd(kvm_create_vcpu(vm.fd.get(), static_cast<int>(id)));
     if (!vcpu.fd.ok()) return std::unexpected(Failure("KVM_CREATE_VCPU"));
     vcpu.run_page = Mapping(static_cast<size_t>(host.run_size), vcpu.fd.get());
     if (!vcpu.run_page.ok()) return std::unexpected(Failure("mmap of the vCPU"));

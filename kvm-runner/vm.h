@@ -51,7 +51,7 @@ enum Stale : unsigned {
 struct Vcpu {
   Fd fd;
   Mapping run_page;
-  unsigned number = 0;
+  unsigned number = 0;    // in the program
   uint64_t features = 0;  // user components its CPUID was made for
   unsigned stale = kStaleAll;
   kvm_sregs sregs{};         // as last set or read; CS and SS by `cpl`
@@ -68,6 +68,12 @@ struct VmKind {
   bool apic = false;        // an in-kernel local APIC, which INIT needs (and with which HLT waits)
   bool msr_filter = false;  // kExitMsrIndex exits; installing it waits for an SRCU grace period,
                             // milliseconds, so only VMs whose programs need it have it
+  // Number in the program of its first vCPU, and of the guest memory it has.
+  unsigned first = 0;
+  // Its vCPUs are run by threads of their own: a vCPU stays with its thread, for where the thread
+  // is another than the last time, KVM_RUN of some kernels waits for an RCU grace period
+  // (kvm_vcpu_ioctl).
+  bool threads = false;
   bool operator==(const VmKind&) const = default;
 };
 

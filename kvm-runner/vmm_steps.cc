@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The steps of the VMM and of the host around it. Each VMM step leaves one IoctlRecord (vmm.h).
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -37,7 +41,7 @@ void ProgramRun::Ioctl(const Vcpu& vcpu, unsigned step, int result, std::span<co
 
 void ProgramRun::DoStep(unsigned number) {
   const Step& step = plan_.steps[number];
-  Vcpu& vcpu = vm_.vcpus[step.vcpu];
+  Vcpu& vcpu = VcpuOf(step.vcpu);
   switch (step.op) {
     case Op::kGetXsave:
     case Op::kGetXsave2:
@@ -211,7 +215,7 @@ void ProgramRun::Init(Vcpu& vcpu, unsigned number) {
   vcpu.cpl = -1;
 }
 
-void ProgramRun::HostStep(const Vcpu& vcpu, unsigned number) {
+void ProgramRun::HostStep(Vcpu& vcpu, unsigned number) {
   const Step& step = plan_.steps[number];
   const auto record = [&](int result, bool ok) {
     Record(RecordKind::kHost, vcpu.number, number, trace::HostRecord{result, ok ? 0 : errno});
@@ -219,13 +223,13 @@ void ProgramRun::HostStep(const Vcpu& vcpu, unsigned number) {
   switch (step.op) {
     case Op::kHostCpu: {
       const int before = sched_getcpu();
-      const int cpu = tools_.affinity.MoveTo(static_cast<unsigned>(step.arg[0]));
+      const int cpu = here_->affinity.MoveTo(static_cast<unsigned>(step.arg[0]));
       happened_.cpu_changed |= cpu >= 0 && cpu != before;
       return record(cpu, cpu >= 0);
     }
     case Op::kHostDirty: {
       // The vCPU's thread must be on the competitor's CPU when it goes on, so it stays there.
-      const int cpu = tools_.affinity.Stay();
+      const int cpu = here_->affinity.Stay();
       const bool done =
           cpu >= 0 && tools_.competitor.Dirty(cpu, static_cast<uint16_t>(step.arg[0]));
       happened_.dirtied |= done;
@@ -234,16 +238,51 @@ void ProgramRun::HostStep(const Vcpu& vcpu, unsigned number) {
     }
     case Op::kHostPkru:
       // Key 0 stays allowed: all of our own memory has it.
-      tools_.canary.WritePkru(static_cast<uint32_t>(step.arg[0]) & ~3u);
+      here_->canary.WritePkru(static_cast<uint32_t>(step.arg[0]) & ~3u);
       return record(0, true);
     case Op::kHostSignal:
+    case Op::kHostPreempt: {
       // Recorded by the KVM_RUN that sees it. Two in a row are one: it is pending already.
-      if (signal_step_) record(0, true);
-      signal_step_ = signal_step_.value_or(static_cast<uint16_t>(number));
+      auto& pending = (step.op == Op::kHostSignal ? signal_step_ : preempt_step_)[vcpu.number];
+      if (pending) record(0, true);
+      pending = pending.value_or(static_cast<uint16_t>(number));
       return;
+    }
+    case Op::kHostFork:
+      return Fork(vcpu, number);
+    case Op::kHostThread:
+      thread_of_[vcpu.number] = static_cast<uint8_t>(step.arg[0] % program::kMaxVcpus);
+      return record(thread_of_[vcpu.number], true);
     default:
       return;
   }
+}
+
+// The child has this thread alone and shares nothing that it writes but the vCPU's page, so it
+// makes system calls and no others.
+void ProgramRun::Fork(Vcpu& vcpu, unsigned number) {
+  const long child = here_->canary.Fork();
+  if (child == 0) {
+    here_->canary.Dirty(static_cast<uint16_t>(plan_.steps[number].arg[0]));
+    uint8_t fpu[plan::kFpuSize];
+    int error = kvm_get_fpu(vcpu.fd.get(), fpu) == 0 ? 0 : errno;
+    if (error == EIO) {
+      vcpu.run().immediate_exit = 1;
+      error = static_cast<int>(-here_->canary.Run(vcpu.fd.get()));
+      vcpu.run().immediate_exit = 0;
+    }
+    _exit(error);
+  }
+  RecordCanary(vcpu.number);
+  happened_.forks += child > 0;
+  Plant({.point = PlantPoint::kForked, .happened = happened_, .vcpu = vcpu});
+  int status = 0, result = -1, error = child < 0 ? static_cast<int>(-child) : 0;
+  while (child > 0 && waitpid(static_cast<pid_t>(child), &status, 0) < 0 && errno == EINTR) {
+    if (tools_.watchdog.hung()) kill(static_cast<pid_t>(child), SIGKILL);
+  }
+  if (child > 0 && WIFEXITED(status)) result = WEXITSTATUS(status);
+  if (child > 0 && !WIFEXITED(status)) error = ECHILD;
+  Record(RecordKind::kHost, vcpu.number, number, trace::HostRecord{result, error});
 }
 
 }  // namespace fpswap::kvm

@@ -22,10 +22,15 @@ void Feedback::Reach(const judge::ReachEvent& event) {
 void Feedback::Steps(const program::Program& effective) {
   Set(0x13, 0);
   uint64_t previous = 0;
+  uint8_t vcpu = 0;
   for (const program::Step& step : effective.steps) {
     const auto op = static_cast<uint64_t>(step.op);
-    Set(0x390000000000, previous << 8 | op);
+    // Another vCPU's step behind one of this vCPU's is another thing, by where the two live.
+    const uint64_t crossing =
+        step.vcpu == vcpu ? 0 : 1 + (effective.own_vm ? 1 : 0) + (effective.own_thread ? 2 : 0);
+    Set(0x390000000000, crossing << 16 | previous << 8 | op);
     previous = op;
+    vcpu = step.vcpu;
   }
 }
 

@@ -53,8 +53,28 @@ bool DropSteps(Search& search) {
 bool OneVcpu(Search& search) {
   Program candidate = search.best();
   candidate.vcpus = 1;
+  candidate.own_vm = candidate.own_thread = false;
   for (program::Step& step : candidate.steps) step.vcpu = 0;
   return search.Try(candidate);
+}
+
+// All in one VM, all on one thread, and no vCPU that does nothing.
+bool SimplerPlacement(Search& search) {
+  bool helped = false;
+  for (bool Program::* field : {&Program::own_vm, &Program::own_thread}) {
+    Program candidate = search.best();
+    candidate.*field = false;
+    helped |= search.Try(candidate);
+  }
+  for (unsigned vcpu = search.best().vcpus; vcpu-- > 0;) {
+    Program candidate = search.best();
+    const auto idle = [&](const program::Step& step) { return step.vcpu != vcpu; };
+    if (candidate.vcpus == 1 || !std::ranges::all_of(candidate.steps, idle)) continue;
+    --candidate.vcpus;
+    for (program::Step& step : candidate.steps) step.vcpu -= step.vcpu > vcpu;
+    helped |= search.Try(candidate);
+  }
+  return helped;
 }
 
 // Puts each argument back to what the text form may leave out.
@@ -94,7 +114,7 @@ Program Minimise(const Program& program, const Shows& shows, unsigned budget) {
   Search search(program, shows, budget);
   for (bool helped = true; helped && !search.exhausted();) {
     helped = false;
-    for (auto* pass : {DropSteps, OneVcpu, SimplifyArguments, FewerFeatures}) {
+    for (auto* pass : {DropSteps, OneVcpu, SimplerPlacement, SimplifyArguments, FewerFeatures}) {
       helped |= pass(search);
     }
   }

@@ -48,6 +48,7 @@ program::Profile ProfileFor(const trace::Platform& platform) {
   program::Profile profile;
   profile.features = platform.guest.xsave.xcr0;
   profile.supervisor = platform.guest.xsave.xss;
+  profile.vcpus = static_cast<uint8_t>(platform.vcpus);
   profile.allowed = [](const program::StepRow& row, const void* context) {
     return static_cast<const trace::Platform*>(context)->can.test(static_cast<uint8_t>(row.op));
   };

@@ -17,12 +17,12 @@ constexpr std::array<std::string_view, 5> kStates = {"absent", "initial", "in us
 
 uint64_t Pack(const ReachTable::Row& row) {
   return uint64_t{row.op} | uint64_t{row.component} << 8 | uint64_t{row.state} << 16 |
-         uint64_t{row.exit} << 24 | uint64_t{row.outcome} << 32;
+         uint64_t{row.exit} << 24 | uint64_t{row.outcome} << 32 | uint64_t{row.vcpus} << 40;
 }
 
 ReachTable::Row Unpack(uint64_t packed) {
   const auto byte = [packed](unsigned i) { return static_cast<uint8_t>(packed >> (8 * i)); };
-  return {byte(0), byte(1), byte(2), byte(3), byte(4)};
+  return {byte(0), byte(1), byte(2), byte(3), byte(4), byte(5)};
 }
 
 // A field of a JSON object as a number; nothing if it is missing or something else.
@@ -38,15 +38,20 @@ std::optional<std::pair<uint64_t, uint64_t>> RowFrom(const json& object) {
   const auto op = Number(object, "op", 255), component = Number(object, "component_bit", 255),
              state = Number(object, "state", 255), exit = Number(object, "exit_op", 255),
              outcome = Number(object, "outcome", 255), count = Number(object, "count");
-  if (!op || !component || !state || !exit || !outcome || !count) return {};
+  // Tables written before there was more than one have no number of vCPUs.
+  const auto vcpus = object.contains("vcpus") ? Number(object, "vcpus", program::kMaxVcpus)
+                                              : std::optional<uint64_t>(1);
+  if (!vcpus || !op || !component || !state || !exit || !outcome || !count) return {};
   const auto byte = [](uint64_t value) { return static_cast<uint8_t>(value); };
-  return std::pair{Pack({byte(*op), byte(*component), byte(*state), byte(*exit), byte(*outcome)}),
-                   *count};
+  return std::pair{
+      Pack({byte(*op), byte(*component), byte(*state), byte(*exit), byte(*outcome), byte(*vcpus)}),
+      *count};
 }
 
 json RowToJson(const ReachTable::Row& row, uint64_t count) {
   json object = {{"op", row.op},        {"component_bit", row.component}, {"state", row.state},
-                 {"exit_op", row.exit}, {"outcome", row.outcome},         {"count", count}};
+                 {"exit_op", row.exit}, {"outcome", row.outcome},         {"vcpus", row.vcpus},
+                 {"count", count}};
   object["step"] = triage::OpName(row.op);
   object["state_name"] = StateName(row.state);
   object["exit"] = triage::OpName(row.exit);
@@ -77,7 +82,7 @@ std::string OutcomeName(uint8_t outcome) {
 }
 
 void ReachTable::Reach(const judge::ReachEvent& event) {
-  ++rows_[Pack({event.op, event.component, event.state, event.exit, event.outcome})];
+  ++rows_[Pack({event.op, event.component, event.state, event.exit, event.outcome, event.vcpus})];
 }
 
 void ReachTable::Count(const program::Program& given, const plan::Plan& plan) {

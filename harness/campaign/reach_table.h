@@ -23,7 +23,7 @@ namespace fpswap::campaign {
 class ReachTable : public judge::ReachSink {
  public:
   struct Row {
-    uint8_t op, component, state, exit, outcome;  // as in judge::ReachEvent
+    uint8_t op, component, state, exit, outcome, vcpus;  // as in judge::ReachEvent
     auto operator<=>(const Row&) const = default;
   };
 

@@ -114,6 +114,10 @@ void AdoptUnusedOfPkru(const cpu::Cpu& cpu, bool compacted, uint64_t saved,
 unsigned SlotOf(const Context& c) {
   return static_cast<unsigned>(c.step.arg[0]) % program::kSlotCount;
 }
+// Of the step's VM.
+Memory<plan::kSlotSize>& SlotBytes(const Context& c) {
+  return c.world.Slot(c.step.vcpu, SlotOf(c));
+}
 uint64_t AtOf(const Context& c) { return c.step.arg[1] % 64; }
 uint64_t AddressOf(const Context& c) {
   return plan::kSlotBase + SlotOf(c) * plan::kSlotSize + AtOf(c);
@@ -153,7 +157,7 @@ Outcome StepXsave(Context& c, SaveForm form) {
       return cpu.Xsave(form, area, AddressOf(c), rfbm, wide, choices);
     });
   }
-  auto& slot = c.world.slot[SlotOf(c)];
+  auto& slot = SlotBytes(c);
   const uint64_t at = AtOf(c);
   const auto journal = c.journal();
   const bool compacted = form == SaveForm::kXsavec || form == SaveForm::kXsaves;
@@ -188,7 +192,7 @@ Outcome StepXrstor(Context& c, bool supervisor) {
     });
   }
   Outcome o;
-  o.fault = restore(c.cpu, c.world.slot[SlotOf(c)].Bytes().subspan(AtOf(c)));
+  o.fault = restore(c.cpu, SlotBytes(c).Bytes().subspan(AtOf(c)));
   o.rule = kXrstorRule;
   return o;
 }
@@ -201,7 +205,7 @@ Outcome StepFxsave(Context& c) {
       return cpu.Fxsave(area, AddressOf(c), wide, choices);
     });
   }
-  auto& slot = c.world.slot[SlotOf(c)];
+  auto& slot = SlotBytes(c);
   SeenArea choices(c.cpu, false, 0, slot.Bytes().subspan(AtOf(c)), c.journal());
   choices.wide = wide;
   choices.fxsave = true;
@@ -221,7 +225,7 @@ Outcome StepFxrstor(Context& c) {
     });
   }
   Outcome o;
-  o.fault = c.cpu.Fxrstor(c.world.slot[SlotOf(c)].Bytes().subspan(AtOf(c)), AddressOf(c), wide);
+  o.fault = c.cpu.Fxrstor(SlotBytes(c).Bytes().subspan(AtOf(c)), AddressOf(c), wide);
   o.rule = kFxRule;
   return o;
 }
@@ -235,7 +239,7 @@ Outcome StepMemory(Context& c) {
     page = PkruFault(c, true, true, plan::kLiteralBase, plan::kJournalBase);
   }
   if (page.errors != 0) return Faulting(page);
-  auto& slot = c.world.slot[SlotOf(c)];
+  auto& slot = SlotBytes(c);
   const uint64_t offset = c.step.arg[1] % xstate::kMaxAreaSize;
   if (c.step.op == Op::kMemWrite) {
     xstate::WriteAt(slot.Write(offset, 8), 0, c.step.arg[2]);

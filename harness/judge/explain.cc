@@ -56,6 +56,23 @@ bool IsInitialAt(Bytes bytes, size_t at) {
   return true;
 }
 
+// Whether another vCPU of the program holds these bytes: in the same place, or, if there are enough
+// of them to tell, anywhere.
+bool IsOtherVcpus(Bytes seen, size_t home, const Surroundings& around) {
+  return std::ranges::any_of(around.others, [&](const Image& image) {
+    return (home != kNoHome && HasAt(image, home, seen)) ||
+           (IsTelling(seen) && FoundElsewhere(image, seen, 8, SIZE_MAX));
+  });
+}
+
+// Law 4: no vCPU sees a byte of another's state. Bytes enough to be told, that are not this one's
+// own in another place, and that the VMM has not brought over by an image.
+bool Leaked(Bytes seen, size_t home, const Surroundings& around) {
+  const auto given = [&](const Image& image) { return FoundElsewhere(image, seen, 8, SIZE_MAX); };
+  return IsTelling(seen) && IsOtherVcpus(seen, home, around) &&
+         !FoundElsewhere(around.now, seen, 8, home) && !std::ranges::any_of(around.given, given);
+}
+
 // `home`: offset of the chunk in a standard-format image, kNoHome if it has none.
 Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& around) {
   const bool has_home = home != kNoHome;
@@ -67,11 +84,9 @@ Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& a
                                : IsTelling(seen) && FoundElsewhere(image, seen, 8, SIZE_MAX);
     if (here) return Relation::kStale;
   }
+  if (IsOtherVcpus(seen, home, around)) return Relation::kAnothers;
   if (IsTelling(seen)) {
     if (FoundElsewhere(around.now, seen, 8, home)) return Relation::kAnothers;
-    for (const Image& image : around.others) {
-      if (FoundElsewhere(image, seen, 8, SIZE_MAX)) return Relation::kAnothers;
-    }
     if (FoundElsewhere(around.now, seen, 1, home)) return Relation::kShifted;
   }
   return initial(possible) ? Relation::kInvented : Relation::kOther;
@@ -134,13 +149,20 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
   const size_t chunk = std::min<size_t>(m.size - at, small ? 4 : kChunk);
   const Bytes possible = Bytes(m.possible).subspan(at, chunk);
   const Bytes seen = Bytes(m.seen).subspan(at, chunk);
+  std::string_view whose;
   if (m.relation == Relation::kOther && name.is_bitmap) {
     d.relation = name.bit_lost ? Relation::kInitial : Relation::kInvented;
   } else if (m.relation == Relation::kOther) {
-    d.relation = Classify(possible, seen, small ? name.exact & ~size_t{3} : name.home, around);
+    const size_t home = small ? name.exact & ~size_t{3} : name.home;
+    d.relation = Classify(possible, seen, home, around);
+    if (d.relation == Relation::kAnothers && Leaked(seen, home, around)) {
+      d.law = Law::kIsolation;
+      whose = "of another vCPU";
+    }
   }
   d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
-                        d.where, Hex(possible), Hex(seen), RelationName(d.relation), m.differing);
+                        d.where, Hex(possible), Hex(seen),
+                        whose.empty() ? RelationName(d.relation) : whose, m.differing);
 }
 
 Divergence Base(const program::Step* step, uint16_t number, Law law) {
@@ -205,7 +227,8 @@ Divergence ExplainCanary(const trace::Platform& platform, const program::Step* s
     d.where = d.where.substr(0, suffix) + " of the VMM thread";
     // The guest's own values are the worst that can be found there.
     const auto chunk = Bytes(m.seen).first(std::min<size_t>(m.size, kChunk));
-    if (IsTelling(chunk) && FoundElsewhere(around.now, chunk, 8, SIZE_MAX)) {
+    if (IsTelling(chunk) &&
+        (FoundElsewhere(around.now, chunk, 8, SIZE_MAX) || IsOtherVcpus(chunk, kNoHome, around))) {
       d.relation = Relation::kAnothers;
     }
     d.words = fmt::format("KVM_RUN at step {} changed {} from {} to {}.", number, d.where,

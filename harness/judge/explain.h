@@ -24,6 +24,7 @@ struct Surroundings {
       false;  // FOP, FIP and FDP were open at some time: they may have held anything
   Image now;  // what it should be
   std::vector<Image> others;  // the other vCPUs'
+  std::vector<Image> given;   // the VMM's image buffers, which it may have set into any vCPU
 };
 
 // All of a vCPU's state as an image.

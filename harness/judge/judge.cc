@@ -154,7 +154,12 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
     const auto both = record.bytes.subspan(sizeof(canary));
     const auto before = both.first(both.size() / 2), after = both.subspan(both.size() / 2);
     Surroundings around;
-    around.now = ImageOf(walk.world().vcpu[record.vcpu % walk.world().vcpus]);
+    const World& world = walk.world();
+    const unsigned ran = record.vcpu % world.vcpus;
+    around.now = ImageOf(world.vcpu[ran]);
+    for (unsigned i = 0; i < world.vcpus; ++i) {
+      if (i != ran) around.others.push_back(ImageOf(world.vcpu[i]));
+    }
     verdict.Add(ExplainCanary(platform, StepOf(plan, record.step), record.step, canary.components,
                               before, after, around));
   }

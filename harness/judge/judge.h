@@ -25,6 +25,7 @@ struct ReachEvent {
   uint8_t exit;       // program::Op of the last step that left the guest, 0 for none yet
   uint8_t outcome;    // 0 done, else 1 + vector, or 128 + low bits of errno
   uint32_t xcr0;
+  uint8_t vcpus = 1;  // of the program
 };
 class ReachSink {
  public:

@@ -283,7 +283,9 @@ bool RunImmediate(Vmm& v) {
 }
 
 bool Migrate(Vmm& v) {
-  for (unsigned i = 0; i < v.c.world.vcpus; ++i) v.c.world.vcpu[i].Migrate();
+  for (unsigned i = 0; i < v.c.world.vcpus; ++i) {
+    if (v.c.world.SameVm(i, v.c.step.vcpu)) v.c.world.vcpu[i].Migrate();
+  }
   if (Returned(v, {}, "calls of a migration that failed", kMigrateRule)) return true;
   v.m.law = Law::kRoundTrip;
   return false;
@@ -298,6 +300,20 @@ bool Init(Vmm& v) {
 bool HostStep(Vmm& v) {
   if (v.c.seen == nullptr || v.c.seen->has_host) return true;
   return Fail(v, Law::kHealth, Relation::kDied, "record of the host step", "trace/record.h", 1, 0);
+}
+
+// A child of the VMM has the descriptor of the vCPU, but another mm.
+bool Fork(Vmm& v) {
+  if (!HostStep(v)) return false;
+  if (v.c.seen == nullptr) return true;
+  trace::HostRecord record{};
+  trace::ReadHead(v.c.seen->host, record);
+  if (record.error != 0 || record.result == EIO) return true;
+  return Fail(v, Law::kIsolation, record.result == 0 ? Relation::kAccepted : Relation::kWrongError,
+              "errno of KVM_GET_FPU or KVM_RUN in a forked child",
+              "KVM: kvm_vcpu_ioctl: EIO "
+              "unless vcpu->kvm->mm is current->mm",
+              EIO, static_cast<uint64_t>(record.result));
 }
 
 struct FunctionRow {
@@ -327,6 +343,9 @@ constexpr FunctionRow kFunctions[] = {
     {Op::kHostDirty, HostStep},
     {Op::kHostPkru, HostStep},
     {Op::kHostSignal, HostStep},
+    {Op::kHostPreempt, HostStep},
+    {Op::kHostFork, Fork},
+    {Op::kHostThread, HostStep},
 };
 
 constexpr auto kByOp = [] {

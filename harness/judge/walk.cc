@@ -518,6 +518,10 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
     }
+    for (const auto& image : worlds_[world].image) {
+      const auto bytes = image.Bytes().first(host_.image_size);
+      if (!around.others.empty()) around.given.emplace_back(bytes.begin(), bytes.end());
+    }
     // The present value is not an old one.
     std::erase(around.before, around.now);
   }
@@ -549,7 +553,11 @@ void Walk::NoteEffects(uint16_t number) {
   if (step.op >= Op::kExitOut && step.op <= Op::kExitPageFault) {
     last_exit_ = static_cast<uint8_t>(step.op);
   }
-  if (step.op == Op::kMigrate) suspect_.fill(Law::kRoundTrip);
+  if (step.op == Op::kMigrate) {
+    for (unsigned i = 0; i < worlds_[0].vcpus; ++i) {
+      if (worlds_[0].SameVm(i, step.vcpu)) suspect_[i] = Law::kRoundTrip;
+    }
+  }
   if (records_ == nullptr) return;
   const StepRecords& seen = records_->Of(number);
   if (IsFullLook(step.op) && (seen.has_journal || seen.ioctl.size() > 8)) {
@@ -589,7 +597,8 @@ void Walk::EmitReach(uint16_t number) {
                    .state = 0,
                    .exit = last_exit_,
                    .outcome = records_ != nullptr ? OutcomeOf(records_->Of(number)) : outcome_,
-                   .xcr0 = reach_xcr0_};
+                   .xcr0 = reach_xcr0_,
+                   .vcpus = plan_->effective.vcpus};
   if (reach_components_ == 0) return reach_->Reach(event);
   for (uint64_t left = reach_components_; left != 0; left &= left - 1) {
     const int i = std::countr_zero(left);

@@ -61,9 +61,12 @@ World::World()
            kvm::Vcpu(kNoFeatures, kNoHost), kvm::Vcpu(kNoFeatures, kNoHost)} {}
 
 World& World::operator=(const World& other) {
+  for (unsigned i = 0; i < other.vcpus; ++i) vcpu[i] = other.vcpu[i];
+  // Slots of VMs that a world has not are zeros, and stay so.
+  const unsigned vms = std::max(own_vm ? vcpus : 1, other.own_vm ? other.vcpus : 1);
+  for (unsigned i = 0; i < vms; ++i) slot[i] = other.slot[i];
+  own_vm = other.own_vm;
   vcpus = other.vcpus;
-  for (unsigned i = 0; i < vcpus; ++i) vcpu[i] = other.vcpu[i];
-  slot = other.slot;
   image = other.image;
   source = other.source;
   kvm_xcr0 = other.kvm_xcr0;
@@ -71,6 +74,10 @@ World& World::operator=(const World& other) {
 }
 
 void World::Reset(const plan::Plan& plan, const cpu::Features& features, const kvm::Host& host) {
+  for (unsigned i = 0; i < (own_vm ? vcpus : 1); ++i) {
+    for (auto& memory : slot[i]) memory.Clear();
+  }
+  own_vm = plan.effective.own_vm;
   vcpus = std::clamp<unsigned>(plan.effective.vcpus, 1, program::kMaxVcpus);
   for (unsigned i = 0; i < vcpus; ++i) {
     ResetCpu(plan, features, vcpu[i].cpu);
@@ -79,7 +86,6 @@ void World::Reset(const plan::Plan& plan, const cpu::Features& features, const k
     vcpu[i].raw.components = 0;
     vcpu[i].raw.mask = false;
   }
-  for (auto& memory : slot) memory.Clear();
   for (auto& memory : image) MakeInitialImage(memory);
   source = {};
   kvm_xcr0.fill(plan.xcr0);

@@ -61,11 +61,19 @@ struct World {
   // The state every program starts from (plan.h), for vCPUs with `features`.
   void Reset(const plan::Plan& plan, const cpu::Features& features, const kvm::Host& host);
 
+  // The slot that step argument `n` names on `vcpu`: vCPUs of one VM share them.
+  Memory<plan::kSlotSize>& Slot(unsigned vcpu_number, uint64_t n) {
+    return slot[own_vm ? vcpu_number % program::kMaxVcpus : 0][n % program::kSlotCount];
+  }
+
   unsigned vcpus = 1;
+  bool own_vm = false;  // each vCPU in a VM of its own
   std::array<kvm::Vcpu, program::kMaxVcpus> vcpu;
-  std::array<Memory<plan::kSlotSize>, program::kSlotCount> slot;
+  std::array<std::array<Memory<plan::kSlotSize>, program::kSlotCount>, program::kMaxVcpus> slot;
   std::array<Memory<xstate::kMaxAreaSize>, program::kImageCount> image;
   std::array<ImageSource, program::kImageCount> source;
+  // Whether two vCPUs are in one VM, and so migrate together.
+  bool SameVm(unsigned a, unsigned b) const { return !own_vm || a == b; }
   // XCR0 as KVM has it, where a hypothesis says that the CPU runs with another (walk.h).
   std::array<uint64_t, program::kMaxVcpus> kvm_xcr0{};
   uint64_t xfd_before = 0;  // IA32_XFD of the vCPU whose step it is, as the step found it

@@ -22,7 +22,7 @@ struct PlanHead {
   uint8_t vcpus;
   uint8_t pke;
   uint8_t spoils_vcpu;
-  uint8_t pad;
+  uint8_t placement;  // bit 0 own_vm, bit 1 own_thread
   uint16_t steps;
   uint16_t actions;
   uint32_t code_size;

@@ -149,7 +149,8 @@ void AppendPlan(const Plan& plan, std::vector<uint8_t>& out) {
                 .vcpus = plan.effective.vcpus,
                 .pke = plan.effective.pke,
                 .spoils_vcpu = plan.spoils_vcpu,
-                .pad = 0,
+                .placement = static_cast<uint8_t>((plan.effective.own_vm ? 1 : 0) |
+                                                  (plan.effective.own_thread ? 2 : 0)),
                 .steps = static_cast<uint16_t>(plan.effective.steps.size()),
                 .actions = static_cast<uint16_t>(plan.actions.size()),
                 .code_size = static_cast<uint32_t>(plan.code.size()),
@@ -197,6 +198,8 @@ std::expected<PlanView, std::string> ReadPlan(std::span<const uint8_t>& bytes) {
                 .area_size = head.area_size,
                 .vcpus = head.vcpus,
                 .pke = head.pke != 0,
+                .own_vm = (head.placement & 1) != 0,
+                .own_thread = (head.placement & 2) != 0,
                 .spoils_vcpu = head.spoils_vcpu != 0};
   view.steps.resize(head.steps);
   for (Step& step : view.steps) {

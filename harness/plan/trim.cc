@@ -112,6 +112,8 @@ Program LimitSetUp(const Program& program, const Platform& platform) {
   Program out;
   out.vcpus = static_cast<uint8_t>(
       std::clamp<uint32_t>(program.vcpus, 1, std::max<uint32_t>(platform.vcpus, 1)));
+  out.own_vm = program.own_vm && out.vcpus > 1;
+  out.own_thread = program.own_thread && out.vcpus > 1;
   if (IsNative(platform)) {
     // Nothing to choose: XCR0 and CR4 are the kernel's.
     out.features = guest;

@@ -73,7 +73,9 @@ struct PlanView {
   uint64_t features = 0, xcr0 = 0;
   uint32_t area_size = 0;
   uint8_t vcpus = 1;
-  bool pke = false, spoils_vcpu = false;
+  bool pke = false;
+  bool own_vm = false, own_thread = false;  // program::Program's
+  bool spoils_vcpu = false;
   std::span<const uint8_t> code, literals;
   std::vector<program::Step> steps;
   std::vector<PlanCode> rows;

@@ -95,18 +95,64 @@ void Scene::Note(const Step& step) {
 
 Builder::Builder(Rng& rng, const Profile& profile, const Palette& palette, const Program& program,
                  std::span<const Step> before)
-    : draw_(rng, profile), palette_(palette) {
-  scene_.xcr0 = program.xcr0;
-  for (const Step& step : before) scene_.Note(step);
+    : draw_(rng, profile), palette_(palette), vcpus_(program.vcpus), own_vm_(program.own_vm) {
+  for (Scene& each : scenes_) each.xcr0 = program.xcr0;
+  for (const Step& step : before) Note(step);
   looks_ = static_cast<Looks>(rng.Below(3));
   const uint64_t loadable = profile.features & kLoadable;
   focus_ = rng.OneIn(2) ? loadable : loadable & rng.Next();
   if (focus_ == 0) focus_ = Component::kX87 | Component::kSse;
 }
 
+// Image buffers are the VMM's, and slots all of a VM's vCPUs'.
+void Builder::Note(const Step& step) {
+  Scene& here = scenes_[step.vcpu];
+  here.Note(step);
+  if (vcpus_ == 1) return;
+  for (Scene& each : scenes_) {
+    each.images = here.images;
+    if (own_vm_) continue;
+    each.standard = here.standard;
+    each.compacted = here.compacted;
+    each.supervisor = here.supervisor;
+  }
+}
+
+void Builder::Elsewhere() {
+  const unsigned here = vcpu_;
+  OnAnotherVcpu();
+  switch (rng().Below(8)) {
+    case 0:
+      Load(Focus());
+      break;
+    case 1:
+      LoadSome();
+      Exit();
+      break;
+    case 2:
+      Restore(SavedSlot(), draw_.Rfbm());
+      break;
+    case 3:
+      Add(Op::kSetXsave, {GotImage()});
+      break;
+    case 4:
+      AddOneOf({Op::kXsetbv, Op::kSetXcrs, Op::kHostPkru, Op::kWrpkru});
+      break;
+    case 5:
+      AddOneOf({Op::kRunImmediate, Op::kGetMpState, Op::kGetXsave, Op::kHostThread});
+      break;
+    case 6:
+      Look();
+      break;
+    default:
+      Exit();
+  }
+  OnVcpu(here);
+}
+
 bool Builder::Add(Op op, std::initializer_list<uint64_t> args) {
   if (!palette_.Has(op)) return false;
-  Step step{.op = op};
+  Step step{.op = op, .vcpu = vcpu_};
   const StepRow& row = RowOf(step);
   unsigned i = 0;
   for (uint64_t value : args) {
@@ -115,7 +161,7 @@ bool Builder::Add(Op op, std::initializer_list<uint64_t> args) {
   }
   // Lengths have no zero.
   for (; i < kArgCount; ++i) step.arg[i] = Wrap(row.args[i].kind, row.args[i].fallback);
-  scene_.Note(step);
+  Note(step);
   steps_.push_back(step);
   return true;
 }
@@ -123,7 +169,8 @@ bool Builder::Add(Op op, std::initializer_list<uint64_t> args) {
 bool Builder::AddDrawn(Op op) {
   if (!palette_.Has(op)) return false;
   steps_.push_back(draw_.StepOf(*FindStep(op)));
-  scene_.Note(steps_.back());
+  steps_.back().vcpu = vcpu_;
+  Note(steps_.back());
   return true;
 }
 
@@ -176,7 +223,7 @@ void Builder::Load(Component c) {
 }
 
 void Builder::StoreVector() {
-  const uint32_t dirty = scene_.zmm;
+  const uint32_t dirty = scene().zmm;
   const uint64_t reg = dirty == 0 || rng().OneIn(4) ? rng().Below(32) : RandomBit(dirty, rng());
   if (reg < 16 && rng().OneIn(2) && Add(Op::kVexStore256, {reg})) return;
   if (Add(Op::kEvexStore512, {reg})) return;
@@ -192,11 +239,11 @@ void Builder::Store(Component c) {
       AddOneOf({Op::kSseStore, Op::kSseStore, Op::kStmxcsr});
       return;
     case Component::kOpmask:
-      Add(Op::kKmovStore, {Member(scene_.k, 8)});
+      Add(Op::kKmovStore, {Member(scene().k, 8)});
       return;
     case Component::kBndregs:
     case Component::kBndcsr:
-      Add(Op::kBndmovStore, {Member(scene_.bnd, 4)});
+      Add(Op::kBndmovStore, {Member(scene().bnd, 4)});
       return;
     case Component::kPkru:
       Add(Op::kRdpkru);
@@ -215,9 +262,10 @@ void Builder::Clear(Component c) {
       AddOneOf({Op::kFninit, Op::kFninit, Op::kFninit, Op::kEmms, Op::kFfree, Op::kFnclex});
       return;
     case Component::kSse:
-      if ((std::popcount(scene_.zmm & kLowZmm) > 6 || rng().OneIn(3)) && Add(Op::kVzeroall)) return;
+      if ((std::popcount(scene().zmm & kLowZmm) > 6 || rng().OneIn(3)) && Add(Op::kVzeroall))
+        return;
       for (uint64_t n = 0; n < 16; ++n) {
-        if ((scene_.zmm & ~kept & OneBit(n)) != 0) Add(Op::kSsePxor, {n, n});
+        if ((scene().zmm & ~kept & OneBit(n)) != 0) Add(Op::kSsePxor, {n, n});
       }
       return;
     case Component::kAvx:
@@ -229,19 +277,19 @@ void Builder::Clear(Component c) {
       }
       return;
     case Component::kHi16Zmm:
-      for (uint64_t n = 16; n < 32 && std::popcount(scene_.zmm >> 16) <= 8; ++n) {
-        if ((scene_.zmm & ~kept & OneBit(n)) != 0) Add(Op::kEvexPxor512, {n, n, n});
+      for (uint64_t n = 16; n < 32 && std::popcount(scene().zmm >> 16) <= 8; ++n) {
+        if ((scene().zmm & ~kept & OneBit(n)) != 0) Add(Op::kEvexPxor512, {n, n, n});
       }
       return;
     case Component::kOpmask:
       for (uint64_t n = 0; n < 8; ++n) {
-        if ((scene_.k & ~kept & OneBit(n)) != 0) Add(Op::kKxor, {n, n, n});
+        if ((scene().k & ~kept & OneBit(n)) != 0) Add(Op::kKxor, {n, n, n});
       }
       return;
     case Component::kBndregs:
     case Component::kBndcsr:
       for (uint64_t n = 0; n < 4; ++n) {
-        if ((scene_.bnd & ~kept & OneBit(n)) != 0) Add(Op::kBndmovLoad, {n, 0});
+        if ((scene().bnd & ~kept & OneBit(n)) != 0) Add(Op::kBndmovLoad, {n, 0});
       }
       return;
     case Component::kPkru:
@@ -280,7 +328,7 @@ std::optional<uint64_t> Builder::Save(uint64_t slot, uint64_t rfbm) {
 }
 
 bool Builder::Restore(uint64_t slot, uint64_t rfbm) {
-  const bool supervisor = ((scene_.supervisor >> slot) & 1) != 0;
+  const bool supervisor = ((scene().supervisor >> slot) & 1) != 0;
   const Op op = supervisor && Has(Op::kXrstors) ? Op::kXrstors : Op::kXrstor;
   return Add(op, {slot, 0, rfbm, rng().Below(2)});
 }
@@ -296,10 +344,12 @@ void Builder::Exit() {
 }
 
 void Builder::Disturb() {
+  if (vcpus_ > 1 && !rng().OneIn(3)) return Elsewhere();
   // A fresh VM takes ten times as long as the rest together.
   if (rng().OneIn(24) && AddDrawn(Op::kMigrate)) return;
   AddOneOf({Op::kHostCpu, Op::kHostCpu, Op::kHostDirty, Op::kHostDirty, Op::kHostDirty,
-            Op::kHostSignal, Op::kHostPkru, Op::kRunImmediate, Op::kGetMpState});
+            Op::kHostSignal, Op::kHostPkru, Op::kHostPreempt, Op::kHostThread, Op::kRunImmediate,
+            Op::kGetMpState});
 }
 
 void Builder::Between() {

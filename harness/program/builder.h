@@ -6,6 +6,7 @@
 // Thread safety: used by one thread.
 #pragma once
 
+#include <array>
 #include <initializer_list>
 #include <optional>
 #include <vector>
@@ -35,15 +36,27 @@ enum class Looks : uint8_t { kHardly, kSometimes, kOften };
 class Builder {
  public:
   // `palette` is not owned and outlives the Builder. `before`: the steps that what is built will
-  // follow.
+  // follow. Steps go to vCPU 0 until it is told another.
   Builder(Rng& rng, const Profile& profile, const Palette& palette, const Program& program,
           std::span<const Step> before);
 
   Rng& rng() { return draw_.rng(); }
   Draw& draw() { return draw_; }
-  const Scene& scene() const { return scene_; }
+  const Scene& scene() const { return scenes_[vcpu_]; }
   std::vector<Step>& steps() { return steps_; }
   uint64_t features() const { return draw_.features(); }
+
+  unsigned vcpus() const { return vcpus_; }
+  unsigned vcpu() const { return vcpu_; }
+  // Steps from now on are this vCPU's. REQUIRES: it is one of the program's.
+  void OnVcpu(unsigned vcpu) { vcpu_ = static_cast<uint8_t>(vcpu); }
+  void OnAnyVcpu() { OnVcpu(static_cast<unsigned>(rng().Below(vcpus_))); }
+  // REQUIRES: vcpus() > 1.
+  void OnAnotherVcpu() {
+    OnVcpu((vcpu_ + 1 + static_cast<unsigned>(rng().Below(vcpus_ - 1))) % vcpus_);
+  }
+  // What another vCPU does between two steps of this one.
+  void Elsewhere();
 
   bool Has(Op op) const { return palette_.Has(op); }
   // Appends a step; false, and nothing appended, where the palette lacks it. Arguments wrap.
@@ -67,8 +80,8 @@ class Builder {
   uint64_t AnySlot() { return rng().Below(kSlotCount); }
   uint64_t AnyImage() { return rng().Below(kImageCount); }
   // One that holds something, where there is one.
-  uint64_t SavedSlot() { return Member(scene_.saved(), kSlotCount); }
-  uint64_t GotImage() { return Member(scene_.images, kImageCount); }
+  uint64_t SavedSlot() { return Member(scene().saved(), kSlotCount); }
+  uint64_t GotImage() { return Member(scene().images, kImageCount); }
 
   // Saves with some instruction; nothing where the palette has none.
   std::optional<uint64_t> Save(uint64_t slot, uint64_t rfbm);
@@ -85,10 +98,13 @@ class Builder {
  private:
   uint64_t Member(uint8_t set, uint64_t count);
   void StoreVector();
+  void Note(const Step& step);
 
   Draw draw_;
   const Palette& palette_;
-  Scene scene_;
+  std::array<Scene, kMaxVcpus> scenes_;
+  uint8_t vcpus_, vcpu_ = 0;
+  bool own_vm_;
   Looks looks_;
   uint64_t focus_;
   std::vector<Step> steps_;

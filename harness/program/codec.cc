@@ -2,9 +2,10 @@
 //
 // Layout, all numbers little-endian:
 //
-//   u8 version (1), u8 header (bit 0 PKE, bits 2:1 vcpus - 1, the rest ignored), u64 features,
-//   u64 xcr0, then the steps: u8 opcode, u8 vcpu if vcpus > 1, then each argument of the step's row
-//   in the width of its kind (arg.h), less the kind's minimum. Op::kRaw: u8 length - 1, the bytes.
+//   u8 version (1), u8 header (bit 0 PKE, bits 2:1 vcpus - 1, bit 3 own_vm, bit 4 own_thread, the
+//   rest ignored), u64 features, u64 xcr0, then the steps: u8 opcode, u8 vcpu if vcpus > 1, then
+//   each argument of the step's row in the width of its kind (arg.h), less the kind's minimum.
+//   Op::kRaw: u8 length - 1, the bytes.
 //
 // Numbers out of range wrap. A byte that is no opcode is skipped. Where the input ends, zeros
 // follow. Versions that this code does not know read as the current one.
@@ -18,6 +19,7 @@ namespace fpswap::program {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kOwnVm = 1 << 3, kOwnThread = 1 << 4;  // of the header
 constexpr unsigned kMaxStepBytes = 2 + kArgCount * 8;
 static_assert(18 + kMaxSteps * kMaxStepBytes <= kMaxEncodedSize);
 
@@ -73,6 +75,8 @@ Program Decode(std::span<const uint8_t> bytes) {
   Program p;
   p.pke = (header & 1) != 0;
   p.vcpus = static_cast<uint8_t>(1 + ((header >> 1) & (kMaxVcpus - 1)));
+  p.own_vm = (header & kOwnVm) != 0;
+  p.own_thread = (header & kOwnThread) != 0;
   p.features = in.Number(8);
   p.xcr0 = in.Number(8);
   while (!in.AtEnd() && p.steps.size() < kMaxSteps) {
@@ -90,7 +94,8 @@ std::vector<uint8_t> Encode(const Program& p) {
   std::vector<uint8_t> out;
   out.reserve(18 + 16 * p.steps.size());
   out.push_back(kVersion);
-  out.push_back(static_cast<uint8_t>((p.pke ? 1 : 0) | ((p.vcpus - 1) << 1)));
+  out.push_back(static_cast<uint8_t>((p.pke ? 1 : 0) | ((p.vcpus - 1) << 1) |
+                                     (p.own_vm ? kOwnVm : 0) | (p.own_thread ? kOwnThread : 0)));
   AppendNumber(out, p.features, 8);
   AppendNumber(out, p.xcr0, 8);
   for (const Step& step : p.steps) {

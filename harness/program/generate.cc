@@ -31,6 +31,7 @@ bool Allowed(const Idiom& idiom, const Builder& b) {
 
 // A last look at everything: by the guest, by the VMM, by both (which must agree), or by nobody.
 void Close(Builder& b) {
+  if (b.vcpus() > 1) b.OnAnyVcpu();
   const uint64_t mode = b.rng().Below(6);
   if (mode <= 2) b.Save(b.AnySlot(), ~uint64_t{0});
   if (mode >= 2 && mode <= 4) b.Get(b.AnyImage());
@@ -51,7 +52,9 @@ uint64_t Rng::Below(uint64_t n) {
 }
 
 bool AddIdiom(Builder& b) {
-  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms()};
+  if (b.vcpus() > 1) b.OnAnyVcpu();
+  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms(),
+                                           b.vcpus() > 1 ? VcpuIdioms() : std::span<const Idiom>()};
   uint64_t total = 0;
   for (const auto& table : tables) {
     for (const Idiom& idiom : table) total += Allowed(idiom, b) ? idiom.weight : 0;
@@ -78,17 +81,27 @@ void DrawHeader(Program& p, Rng& rng, const Profile& profile) {
   p.pke = !rng.OneIn(8);
 }
 
+// One program in four has several vCPUs, mostly two.
+void DrawVcpus(Program& p, Rng& rng, const Profile& profile) {
+  if (profile.vcpus < 2 || !rng.OneIn(4)) return;
+  p.vcpus = static_cast<uint8_t>(2 + (rng.OneIn(3) ? rng.Below(profile.vcpus - 1) : 0));
+  p.own_vm = rng.OneIn(2);
+  p.own_thread = rng.OneIn(3);
+}
+
 Program Generate(Rng& rng, const Profile& profile) {
   const Palette all(profile);
   const Palette palette = rng.OneIn(2) ? all : all.Thinned(rng);
   Program p;
   DrawHeader(p, rng, profile);
+  DrawVcpus(p, rng, profile);
   Builder b(rng, profile, palette, p, {});
   const size_t length = DrawLength(rng);
   if (length > 3 && rng.OneIn(3)) b.LoadSome();
   // Single steps only, where an idiom would not fit; else some of them between the idioms.
   const bool singles = length <= 3 || rng.OneIn(8);
   for (unsigned tries = 0; b.steps().size() < length && tries < kMaxTries; ++tries) {
+    if (b.vcpus() > 1) b.OnAnyVcpu();
     if (singles || rng.OneIn(3) || !AddIdiom(b)) b.AddAny();
   }
   if (length > 3 && rng.OneIn(2)) Close(b);

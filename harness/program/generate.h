@@ -29,6 +29,7 @@ struct Profile {
   uint64_t supervisor = 0;           // IA32_XSS components worth drawing
   bool vmm = true, host = true;      // draw VMM and host steps
   bool cpl0 = true;                  // draw privileged steps
+  uint8_t vcpus = 1;                 // draw programs of up to as many vCPUs
   // Rows for which this is false are never drawn; null: all.
   bool (*allowed)(const StepRow&, const void*) = nullptr;
   const void* allowed_context = nullptr;

@@ -9,5 +9,7 @@ namespace fpswap::program {
 
 // The guest's features, XCR0 and CR4.PKE: mostly all the profile has. The number of vCPUs stays.
 void DrawHeader(Program& p, Rng& rng, const Profile& profile);
+// The number of vCPUs, mostly one, and where they live.
+void DrawVcpus(Program& p, Rng& rng, const Profile& profile);
 
 }  // namespace fpswap::program

@@ -205,6 +205,18 @@ void QuietSwaps(Builder& b) {
   b.Look();
 }
 
+// The VMM's thread is switched out where it is at its most delicate: the guest's state loaded, or
+// its own registers in use.
+void Interrupted(Builder& b) {
+  b.LoadSome();
+  if (b.rng().OneIn(2)) b.Exit();
+  b.AddOneOf(
+      {Op::kHostPreempt, Op::kHostPreempt, Op::kHostPreempt, Op::kHostFork, Op::kHostThread});
+  b.AddOneOf({Op::kExitOut, Op::kExitOut, Op::kExitMmioVector, Op::kXsave, Op::kRunImmediate});
+  if (b.rng().OneIn(3)) b.AddOneOf({Op::kHostFork, Op::kHostThread, Op::kHostPreempt});
+  b.Look();
+}
+
 void Msrs(Builder& b) {
   b.AddDrawn(Op::kSetMsr);
   b.Between();
@@ -239,6 +251,7 @@ constexpr Idiom kIdioms[] = {
     {"move_cpu", 16, Op::kHostCpu, MoveCpu},
     {"competitor", 20, Op::kHostDirty, Competitor},
     {"signal", 6, Op::kHostSignal, Signal},
+    {"interrupted", 6, Op::kHostPreempt, Interrupted},
     {"init", 8, Op::kInit, Init},
     {"quiet_swaps", 12, Op::kRunImmediate, QuietSwaps},
     {"msrs", 5, Op::kSetMsr, Msrs},

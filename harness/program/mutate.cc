@@ -23,7 +23,9 @@ struct Context {
   size_t Gap() const { return rng.Below(p.steps.size() + 1); }
   Step& AnyStep() const { return p.steps[rng.Below(p.steps.size())]; }
   Builder BuilderAt(size_t gap) const {
-    return Builder(rng, profile, palette, p, std::span(p.steps).first(gap));
+    Builder b(rng, profile, palette, p, std::span(p.steps).first(gap));
+    if (p.vcpus > 1) b.OnAnyVcpu();
+    return b;
   }
   void Insert(size_t gap, std::span<const Step> steps) const {
     p.steps.insert(p.steps.begin() + gap, steps.begin(), steps.end());
@@ -206,8 +208,17 @@ void ChangeHeader(const Context& c) {
   }
 }
 
+// Other steps for one of the vCPUs, another number of them, or another place for them.
 void ChangeVcpu(const Context& c) {
-  if (c.p.vcpus == 1 || c.p.steps.empty()) return ChangeArg(c);
+  if (c.profile.vcpus == 1 || c.p.steps.empty()) return ChangeArg(c);
+  if (c.p.vcpus == 1 || c.rng.OneIn(4)) {
+    c.p.vcpus = static_cast<uint8_t>(1 + c.rng.Below(c.profile.vcpus));
+    if (c.p.vcpus == 1) c.p.own_vm = c.p.own_thread = false;
+  }
+  if (c.p.vcpus > 1 && c.rng.OneIn(4)) {
+    bool& placement = c.rng.OneIn(2) ? c.p.own_vm : c.p.own_thread;
+    placement = !placement;
+  }
   const auto vcpu = static_cast<uint8_t>(c.rng.Below(c.p.vcpus));
   const Range range = AnyRange(c);
   for (size_t n = 0; n < range.size; ++n) c.p.steps[range.begin + n].vcpu = vcpu;
@@ -222,7 +233,7 @@ struct Mutation {
 constexpr Mutation kMutations[] = {
     {16, InsertStep},    {14, InsertIdiom}, {14, InsertSwap},  {16, DeleteSteps}, {4, DeleteLook},
     {8, DuplicateSteps}, {8, MoveSteps},    {6, SwapSteps},    {8, ReplaceStep},  {10, ChangeOp},
-    {34, ChangeArg},     {6, RenamePlace},  {5, ChangeHeader}, {2, ChangeVcpu},   {1, Cut},
+    {34, ChangeArg},     {6, RenamePlace},  {5, ChangeHeader}, {4, ChangeVcpu},   {1, Cut},
 };
 constexpr uint64_t kTotalWeight = [] {
   uint64_t total = 0;

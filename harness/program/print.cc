@@ -78,6 +78,8 @@ std::string PrintStep(const Step& step) {
 std::string PrintText(const Program& p) {
   std::string out = fmt::format("fpswap 1\nfeatures {}\nxcr0 {}\npke {}\nvcpus {}\n",
                                 PrintMask(p.features), PrintMask(p.xcr0), p.pke ? 1 : 0, p.vcpus);
+  if (p.own_vm) out += "own_vm 1\n";
+  if (p.own_thread) out += "own_thread 1\n";
   for (const Step& step : p.steps) out += PrintStep(step) + '\n';
   return out;
 }

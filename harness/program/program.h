@@ -18,6 +18,9 @@ struct Program {
   uint64_t xcr0 = kAllFeatures;      // XCR0 at the start, limited to what the guest has
   bool pke = true;                   // CR4.PKE at the start, where the guest has PKU
   uint8_t vcpus = 1;
+  // Where several vCPUs live: all in one VM (one guest memory) or each in a VM of its own; all run
+  // by one thread of the VMM or each by its own. With one vCPU they mean nothing.
+  bool own_vm = false, own_thread = false;
   std::vector<Step> steps;
   bool operator==(const Program&) const = default;
 };

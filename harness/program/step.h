@@ -113,10 +113,13 @@ enum class Op : uint8_t {
   kMigrate = 135,       // order: the whole state into a fresh VM
   kInit = 136,          // INIT, through KVM_SET_VCPU_EVENTS or KVM_SET_MP_STATE
   // Host
-  kHostCpu = 150,     // cpu: move the vCPU thread to the n-th CPU allowed
-  kHostDirty = 151,   // pattern: a competitor dirties every register on this CPU
-  kHostPkru = 152,    // value: the VMM thread's own PKRU from now on
-  kHostSignal = 153,  // a signal arrives in the next KVM_RUN
+  kHostCpu = 150,      // cpu: move the vCPU thread to the n-th CPU allowed
+  kHostDirty = 151,    // pattern: a competitor dirties every register on this CPU
+  kHostPkru = 152,     // value: the VMM thread's own PKRU from now on
+  kHostSignal = 153,   // a signal arrives in the next KVM_RUN
+  kHostPreempt = 154,  // pattern, delay: another thread takes the CPU, best during KVM_RUN
+  kHostFork = 155,     // pattern: the VMM forks; the child dirties every register and exits
+  kHostThread = 156,   // thread: the vCPU is run by another thread of the VMM from now on
 };
 
 enum class Actor : uint8_t { kGuest, kVmm, kHost };

@@ -273,7 +273,15 @@ constexpr StepRow kSteps[] = {
     Host(Op::kHostPkru, "host.pkru", Args{ArgRow{kU32, "value", 0}}, kPkru, 12,
          "The VMM thread's own PKRU from now on."),
     Host(Op::kHostSignal, "host.signal", kNoArgs, kNothing, 10,
-         "A signal arrives in the next KVM_RUN."),
+         "A signal arrives in the vCPU's next KVM_RUN."),
+    Host(
+        Op::kHostPreempt, "host.preempt", Args{kPatternArg, ArgRow{kU8, "delay", 20}}, kNothing, 8,
+        "In the vCPU's next KVM_RUN, `delay` microseconds on, a thread that dirties every register "
+        "takes the CPU away."),
+    Host(Op::kHostFork, "host.fork", Args{kPatternArg}, kNothing, 2,
+         "The VMM forks: the child dirties every register, may not use the vCPU, and exits."),
+    Host(Op::kHostThread, "host.thread", Args{ArgRow{kU8, "thread", 1}}, kNothing, 8,
+         "The vCPU is run by the n-th of the VMM's threads from now on, modulo 4."),
 };
 
 // Row numbers by opcode, one more than the row; 0: no row.

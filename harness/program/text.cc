@@ -164,6 +164,14 @@ class Parser {
         if (!ParseValue(ArgKind::kBool, token, value)) return false;
         program_.pke = value != 0;
         return true;
+      case 3:
+        if (!ParseValue(ArgKind::kBool, token, value)) return false;
+        program_.own_vm = value != 0;
+        return true;
+      case 4:
+        if (!ParseValue(ArgKind::kBool, token, value)) return false;
+        program_.own_thread = value != 0;
+        return true;
       default:
         value = ParseNumber(token.text).value_or(0);
         if (value < 1 || value > kMaxVcpus) {
@@ -322,7 +330,8 @@ class Parser {
     return tokens.back().column + static_cast<unsigned>(tokens.back().text.size());
   }
 
-  static constexpr std::array<std::string_view, 4> kHeaders = {"features", "xcr0", "pke", "vcpus"};
+  static constexpr std::array<std::string_view, 6> kHeaders = {"features", "xcr0",       "pke",
+                                                               "own_vm",   "own_thread", "vcpus"};
 
   std::string_view text_;  // what is not parsed yet
   unsigned line_ = 0;

@@ -70,12 +70,13 @@ std::string NeverRan(const Cells& cells, const trace::Platform& platform) {
 }  // namespace
 
 std::string ReachText(const ReachTable& table, const trace::Platform* platform) {
-  Cells by_component, by_exit, by_state, by_outcome;
+  Cells by_component, by_exit, by_state, by_outcome, by_vcpus;
   for (const auto& [row, count] : table.Rows()) {
     by_component[row.op][row.component] += count;
     by_exit[row.op][row.exit] += count;
     by_state[row.op][row.state] += count;
     by_outcome[row.op][row.outcome] += count;
+    by_vcpus[row.op][row.vcpus] += count;
   }
   std::string text = fmt::format("{} programs, {} judged, {} observations compared\n\n",
                                  table.programs(), table.judged(), table.checks());
@@ -84,6 +85,8 @@ std::string ReachText(const ReachTable& table, const trace::Platform* platform) 
           Table(by_state, [](uint8_t state) { return std::string(campaign::StateName(state)); });
   text += "\nStep x way of the last exit before it\n" + Table(by_exit, triage::OpName);
   text += "\nStep x outcome\n" + Table(by_outcome, campaign::OutcomeName);
+  text += "\nStep x number of vCPUs\n" +
+          Table(by_vcpus, [](uint8_t vcpus) { return std::to_string(vcpus); });
   if (platform != nullptr) text += "\n" + NeverRan(by_component, *platform);
   text += "\nLaws checked, in programs:";
   for (unsigned law = 1; law <= 6; ++law) {

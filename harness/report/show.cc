@@ -93,6 +93,8 @@ std::string ShownText(const Shown& shown) {
   std::string text =
       fmt::format("features {}  xcr0 {}  vcpus {}\n", program::PrintMask(shown.program.features),
                   program::PrintMask(shown.program.xcr0), shown.program.vcpus);
+  if (shown.program.own_vm) text += "each vCPU in a VM of its own\n";
+  if (shown.program.own_thread) text += "each vCPU run by a thread of its own\n";
   for (size_t i = 0; i < shown.steps.size(); ++i) {
     const ShownStep& step = shown.steps[i];
     text += fmt::format("{:3}  {}\n", i, program::PrintStep(step.step));
@@ -130,6 +132,8 @@ std::string ShownJson(const Shown& shown) {
   json object = {{"features", program::PrintMask(shown.program.features)},
                  {"xcr0", program::PrintMask(shown.program.xcr0)},
                  {"vcpus", shown.program.vcpus},
+                 {"own_vm", shown.program.own_vm},
+                 {"own_thread", shown.program.own_thread},
                  {"steps", std::move(steps)},
                  {"trims", std::move(trims)}};
   object["verdict"] = json::parse(judge::VerdictToJson(shown.verdict), nullptr, false);

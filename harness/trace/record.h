@@ -51,7 +51,10 @@ struct IoctlRecord {
 };
 
 struct HostRecord {
-  int32_t result;  // kHostCpu: the CPU now run on; kHostSignal: 1 if KVM_RUN saw EINTR
+  // kHostCpu: the CPU now run on; kHostSignal: 1 if KVM_RUN saw EINTR; kHostPreempt: 1 if the other
+  // thread ran between the last look before KVM_RUN and the first behind it (best effort: timing
+  // is the machine's); kHostFork: errno that the child's ioctls gave, 0 if one succeeded.
+  int32_t result;
   int32_t error;
 };
 

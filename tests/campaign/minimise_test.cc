@@ -34,6 +34,21 @@ TEST(Minimise, KeepsOnlyTheStepsThatMatterInTheirOrder) {
   EXPECT_LT(smallest.features, program::kAllFeatures);
 }
 
+TEST(Minimise, KeepsTheVcpusAndThePlacementThatMatter) {
+  const auto shows = [](const Program& p) {
+    return p.own_thread && p.steps.size() > 1 && p.steps[0].vcpu != p.steps.back().vcpu;
+  };
+  Program program = Long();
+  program.vcpus = 4;
+  program.own_vm = program.own_thread = true;
+  program.steps[0].vcpu = 2;
+  const Program smallest = Minimise(program, shows, 1000);
+  EXPECT_EQ(smallest.steps.size(), 2u);
+  EXPECT_EQ(smallest.vcpus, 2);
+  EXPECT_FALSE(smallest.own_vm);
+  EXPECT_TRUE(smallest.own_thread);
+}
+
 TEST(Minimise, KeepsAnArgumentThatMattersAndResetsOneThatDoesNot) {
   const auto shows = [](const Program& p) {
     for (const program::Step& step : p.steps) {

@@ -60,6 +60,18 @@ TEST(ReachTable, ComesBackFromJsonAsItWas) {
   EXPECT_EQ(back->ToJson(), table.ToJson());
 }
 
+TEST(ReachTable, TellsProgramsOfSeveralVcpusApart) {
+  ReachTable table = Filled();
+  judge::ReachEvent event = Event();
+  event.vcpus = 3;
+  table.Reach(event);
+  EXPECT_EQ(table.Rows().size(), 3u);
+  const auto back = ReachTable::FromJson(table.ToJson());
+  ASSERT_TRUE(back) << back.error();
+  EXPECT_EQ(back->Rows(), table.Rows());
+  EXPECT_THAT(report::ReachText(table, nullptr), HasSubstr("Step x number of vCPUs"));
+}
+
 TEST(ReachTable, MergingAddsEveryCount) {
   ReachTable sum = Filled();
   sum.Merge(Filled());

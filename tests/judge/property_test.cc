@@ -17,6 +17,7 @@ using trace::RecordKind;
 program::Profile ProfileOf(const trace::Platform& platform) {
   program::Profile profile;
   profile.features = platform.guest.xsave.xcr0;
+  profile.vcpus = static_cast<uint8_t>(platform.vcpus);
   profile.supervisor = platform.guest.xsave.xss;
   profile.allowed = [](const program::StepRow& row, const void*) { return row.op != Op::kRaw; };
   return profile;

@@ -83,7 +83,7 @@ void Simulator::DrawHint(Context& c, program::Rng& rng) {
   const program::StepRow& row = program::RowOf(c.step);
   if (row.journal == program::Journal::kArea && rng.OneIn(2)) {
     // The slot as it is: what may be left out is left out.
-    const auto slot = c.world.slot[c.step.arg[0]].Bytes();
+    const auto slot = c.world.Slot(c.step.vcpu, c.step.arg[0]).Bytes();
     std::copy_n(slot.begin(), hint_bytes_.size(), hint_bytes_.begin());
   }
   const size_t header = c.step.arg[1] + xstate::kHeaderOffset;
@@ -133,7 +133,8 @@ void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) 
   Context c = MakeContext(plan, number, nullptr);
   const program::Step& step = c.step;
   if (program::RowOf(step).actor == program::Actor::kHost) {
-    return Record(c, RecordKind::kHost, BytesOf(trace::HostRecord{}));
+    const int result = step.op == Op::kHostFork ? EIO : 0;
+    return Record(c, RecordKind::kHost, BytesOf(trace::HostRecord{result, 0}));
   }
   std::vector<uint8_t> data;
   trace::IoctlRecord returned{};

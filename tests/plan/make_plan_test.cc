@@ -75,6 +75,18 @@ TEST(MakePlan, SaysWhyEachTrimmedStepCannotRunAndRenumbersTheRest) {
   EXPECT_THAT(plan.trims[3].reason, HasSubstr("no vCPU 1"));
 }
 
+TEST(MakePlan, WhereVcpusLiveMeansNothingForOne) {
+  auto platform = RichKvm();
+  Program p = Of({Do(Op::kFninit)});
+  p.vcpus = 2;
+  p.own_vm = p.own_thread = true;
+  EXPECT_TRUE(MakePlan(p, platform).effective.own_vm);
+  EXPECT_TRUE(MakePlan(p, platform).effective.own_thread);
+  platform.vcpus = 1;
+  EXPECT_FALSE(MakePlan(p, platform).effective.own_vm);
+  EXPECT_FALSE(MakePlan(p, platform).effective.own_thread);
+}
+
 TEST(MakePlan, SplitsRunsByVcpuCplAndWhatIsDoneInBetween) {
   Program p = Of({Do(Op::kFninit), Do(Op::kEmms), Do(Op::kXsetbv, 0, 3), Do(Op::kGetXcrs),
                   Do(Op::kHostCpu, 1), Do(Op::kEmms), Do(Op::kEmms)});

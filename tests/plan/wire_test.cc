@@ -86,7 +86,10 @@ TEST(FrameReader, RefusesALengthOverTheLimit) {
 TEST(ReadPlan, GivesBackWhatAppendPlanWrote) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 200; ++round) {
-    const plan::Plan plan = plan::MakePlan(DrawProgram(round % 65, random), RichKvm());
+    program::Program program = DrawProgram(round % 65, random);
+    program.own_vm = round % 2 != 0;
+    program.own_thread = round % 3 != 0;
+    const plan::Plan plan = plan::MakePlan(program, RichKvm());
     std::vector<uint8_t> bytes;
     plan::AppendPlan(plan, bytes);
     ASSERT_LE(bytes.size(), plan::kMaxPlanBytes);
@@ -98,6 +101,9 @@ TEST(ReadPlan, GivesBackWhatAppendPlanWrote) {
     EXPECT_EQ(view->xcr0, plan.xcr0);
     EXPECT_EQ(view->area_size, plan.area_size);
     EXPECT_EQ(view->pke, plan.effective.pke);
+    EXPECT_EQ(view->vcpus, plan.effective.vcpus);
+    EXPECT_EQ(view->own_vm, plan.effective.own_vm);
+    EXPECT_EQ(view->own_thread, plan.effective.own_thread);
     EXPECT_EQ(view->spoils_vcpu, plan.spoils_vcpu);
     EXPECT_EQ(view->steps, plan.effective.steps);
     EXPECT_TRUE(std::ranges::equal(view->code, plan.code));

@@ -101,6 +101,15 @@ TEST(Codec, TheByteFormNeverChanges) {
   EXPECT_EQ(Decode(bytes), p);
 }
 
+TEST(Codec, WhereVcpusLiveIsInTheHeadersByte) {
+  Program p{.features = 0, .xcr0 = 0, .pke = false, .vcpus = 3, .own_vm = true};
+  EXPECT_EQ(Encode(p)[1], 2 << 1 | 8);
+  p.own_vm = false;
+  p.own_thread = true;
+  EXPECT_EQ(Encode(p)[1], 2 << 1 | 16);
+  EXPECT_EQ(Decode(Encode(p)), p);
+}
+
 TEST(Validity, EachRuleIsChecked) {
   const Program good{.vcpus = 2, .steps = {Step{.op = Op::kSseLoad, .vcpu = 1, .arg = {15, 7}}}};
   EXPECT_TRUE(IsValid(good));

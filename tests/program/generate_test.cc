@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <set>
 
@@ -24,11 +25,18 @@ Program Generated(uint64_t seed, const Profile& profile) {
   return Generate(rng, profile);
 }
 
+Profile Several() {
+  Profile profile = Full();
+  profile.vcpus = kMaxVcpus;
+  return profile;
+}
+
 bool Unprivileged(const StepRow& row) { return row.actor == Actor::kGuest && !row.cpl0; }
 
 std::vector<Profile> Profiles() {
   return {
       Full(),
+      Several(),
       Profile{.features = 0xe7, .supervisor = 0},
       Profile{.features = 3, .vmm = false},
       Profile{.features = 0x207, .host = false},
@@ -243,6 +251,70 @@ TEST(Generate, ReachesDeepShapes) {
   for (size_t n = 0; n < shapes.size(); ++n) EXPECT_GT(seen[n], 20u) << shapes[n].name;
 }
 
+TEST(Generate, OneProgramInFourHasSeveralVcpusInEveryPlacement) {
+  std::map<std::array<int, 3>, unsigned> seen;
+  unsigned several = 0, used = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Program p = Generated(seed, Several());
+    if (p.vcpus == 1) {
+      ASSERT_FALSE(p.own_vm || p.own_thread);
+      continue;
+    }
+    ++several;
+    ++seen[{p.vcpus, p.own_vm, p.own_thread}];
+    std::set<uint8_t> vcpus;
+    for (const Step& step : p.steps) vcpus.insert(step.vcpu);
+    used += vcpus.size() > 1;
+  }
+  EXPECT_NEAR(several, kSeeds / 4, kSeeds / 40);
+  EXPECT_GT(used, several * 2 / 3) << "most of them do something on more than one";
+  EXPECT_EQ(seen.size(), 3u * 2 * 2);
+}
+
+// One vCPU loads a register, another one comes to be run, and the first one's is looked at.
+TEST(Generate, InterleavesVcpusBetweenALoadAndALook) {
+  unsigned seen = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Program p = Generated(seed, Several());
+    unsigned stage = 0;
+    uint8_t vcpu = 0;
+    for (const Step& step : p.steps) {
+      const bool load = step.op == Op::kEvexLoad512 || step.op == Op::kVexLoad256;
+      const bool look = step.op == Op::kEvexStore512 || step.op == Op::kVexStore256 ||
+                        step.op == Op::kXsave || step.op == Op::kGetXsave;
+      const bool other_runs = step.vcpu != vcpu && RowOf(step).actor == Actor::kGuest;
+      if (stage == 0 && load) {
+        vcpu = step.vcpu;
+        stage = 1;
+      } else if (stage == 1 && other_runs) {
+        stage = 2;
+      } else if (stage == 2 && look && step.vcpu == vcpu) {
+        stage = 3;
+      }
+    }
+    seen += stage == 3;
+  }
+  EXPECT_GT(seen, kSeeds / 50);
+}
+
+TEST(Idioms, EachForSeveralVcpusUsesMoreThanOne) {
+  const Profile profile = Several();
+  const Palette palette(profile);
+  for (const Idiom& idiom : VcpuIdioms()) {
+    Rng rng(1);
+    unsigned both = 0;
+    for (int n = 0; n < 200; ++n) {
+      Builder b(rng, profile, palette, Program{.vcpus = 2}, {});
+      b.OnAnyVcpu();
+      idiom.run(b);
+      std::set<uint8_t> vcpus;
+      for (const Step& step : b.steps()) vcpus.insert(step.vcpu);
+      both += vcpus.size() == 2;
+    }
+    EXPECT_GE(both, 180u) << idiom.name;  // at times the other one only looks, and does not
+  }
+}
+
 TEST(Idioms, EachAddsStepsWithEverythingAllowed) {
   const Profile profile = Full();
   const Palette palette(profile);
@@ -268,10 +340,10 @@ TEST(Idioms, NoneAddsWhatIsNotAllowed) {
   const Profile profile{.allowed = [](const StepRow&, const void*) { return false; }};
   const Palette palette(profile);
   Rng rng(1);
-  for (const auto table : {GuestIdioms(), VmmIdioms()}) {
+  for (const auto table : {GuestIdioms(), VmmIdioms(), VcpuIdioms()}) {
     for (const Idiom& idiom : table) {
       for (int n = 0; n < 50; ++n) {
-        Builder b(rng, profile, palette, Program{}, {});
+        Builder b(rng, profile, palette, Program{.vcpus = 2}, {});
         idiom.run(b);
         EXPECT_TRUE(b.steps().empty()) << idiom.name;
       }

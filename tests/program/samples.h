@@ -16,6 +16,8 @@ inline Program AnyProgram(Rng& rng) {
   p.xcr0 = rng.OneIn(3) ? rng.Next() : rng.Below(1024);
   p.pke = rng.OneIn(2);
   p.vcpus = static_cast<uint8_t>(1 + rng.Below(kMaxVcpus));
+  p.own_vm = rng.OneIn(2);
+  p.own_thread = rng.OneIn(2);
   const auto table = StepTable();
   for (uint64_t n = rng.Below(kMaxSteps + 1); n != 0; --n) {
     const StepRow& row = table[rng.Below(table.size())];

@@ -52,6 +52,16 @@ TEST(Text, ReadsTheExampleOfTheHeader) {
   EXPECT_EQ(PrintText(*p), kExample);
 }
 
+TEST(Text, ReadsAndPrintsWhereVcpusLive) {
+  const auto p = ParseText("fpswap 1\nown_thread 1\nown_vm 0\nvcpus 3\n");
+  ASSERT_TRUE(p) << p.error().ToString("example");
+  EXPECT_EQ(p->vcpus, 3);
+  EXPECT_FALSE(p->own_vm);
+  EXPECT_TRUE(p->own_thread);
+  EXPECT_TRUE(PrintText(*p).ends_with("vcpus 3\nown_thread 1\n"));
+  EXPECT_EQ(ErrorOf("fpswap 1\nown_vm 2"), "f.fps:2:8: expected 0 or 1, found \"2\"");
+}
+
 TEST(Text, PrintingAndParsingAreInverseForEveryValidProgram) {
   Rng rng(1);
   for (int n = 0; n < 3000; ++n) {
