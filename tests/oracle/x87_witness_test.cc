@@ -14,6 +14,7 @@ FPSWAP_WITNESS(witness_fninit, "fninit");
 FPSWAP_WITNESS(witness_fnclex, "fnclex");
 FPSWAP_WITNESS(witness_fldcw, "fldcw (%rsi)");
 FPSWAP_WITNESS(witness_fnstsw, "fnstsw (%rsi)");
+FPSWAP_WITNESS(witness_fnclex_fnstsw, "fnclex\n  fnstsw (%rsi)");
 FPSWAP_WITNESS(witness_fld, "fldt (%rsi)");
 FPSWAP_WITNESS(witness_fstp, "fstpt (%rsi)");
 FPSWAP_WITNESS(witness_fxch0, "fxch %st(0)");
@@ -88,6 +89,11 @@ Result Fnstsw(Cpu& cpu, Operands& operands, const Operands&) {
   return std::nullopt;
 }
 
+Result FnclexFnstsw(Cpu& cpu, Operands& operands, const Operands& seen) {
+  if (Result fault = cpu.Fnclex()) return fault;
+  return Fnstsw(cpu, operands, seen);
+}
+
 constexpr uint64_t kX87Only = 1;
 
 // FLD, then XSAVE of x87 state to an area 64 bytes up, without REX.W.
@@ -121,6 +127,7 @@ const Scenario kScenarios[] = {
     {.name = "fnclex", .function = witness_fnclex, .model = On(&Cpu::Fnclex)},
     {.name = "fldcw", .function = witness_fldcw, .model = Fldcw},
     {.name = "fnstsw", .function = witness_fnstsw, .model = Fnstsw},
+    {.name = "fnclex_then_fnstsw", .function = witness_fnclex_fnstsw, .model = FnclexFnstsw},
     {.name = "fld_m80", .function = witness_fld, .model = Fld},
     {.name = "fstp_m80", .function = witness_fstp, .model = Fstp},
     {.name = "fxch_st0", .function = witness_fxch0, .model = Fxch(0)},
