@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "harness/campaign/minimise.h"
-#include "harness/report/finding.h"
+#include "harness/triage/finding.h"
 
 namespace fpswap::campaign {
 namespace {
@@ -77,7 +77,7 @@ Status Investigator::Investigate(const Ran& ran, std::span<const program::Progra
     best = std::move(*again);
     return true;
   };
-  report::Finding finding;
+  triage::Finding finding;
   finding.steps_found = static_cast<unsigned>(ran.plan.effective.steps.size());
   const auto confirm = [&](const program::Program& program) {
     finding.repeats = finding.reruns = 0;
@@ -111,7 +111,7 @@ Status Investigator::Investigate(const Ran& ran, std::span<const program::Progra
                    .program = std::move(best.plan.effective),
                    .trims = ran.plan.trims,
                    .records = std::move(best.records)};
-  auto written = report::WriteFinding(options_.findings, finding);
+  auto written = triage::WriteFinding(options_.findings, finding);
   if (!written) {
     new_seen_.erase(wanted.Name());
     write_error_ = fmt::format("a finding could not be written: {}", written.error());

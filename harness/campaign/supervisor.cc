@@ -14,9 +14,9 @@
 #include <ctime>
 #include <thread>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/stats.h"
+#include "harness/files/files.h"
 #include "harness/program/text.h"
 
 namespace fpswap::campaign {
@@ -35,7 +35,7 @@ double Now() {
 
 // The last lines of a log, for an error message.
 std::string Tail(const fs::path& log) {
-  auto text = ReadFile(log, 64u << 20);
+  auto text = files::ReadFile(log, 64u << 20);
   if (!text || text->empty()) return "";
   return text->substr(text->size() > 600 ? text->size() - 600 : 0);
 }
@@ -113,8 +113,8 @@ void Supervisor::Salvage(const fs::path& run, unsigned job, Summary& summary) {
         fs::rename(file, folder / "pending.bin", ignored);
       }
       for (size_t i = 0; programs && i < programs->size(); ++i) {
-        auto written =
-            WriteFile(folder / fmt::format("{:04}.fps", i), program::PrintText((*programs)[i]));
+        auto written = files::WriteFile(folder / fmt::format("{:04}.fps", i),
+                                        program::PrintText((*programs)[i]));
         if (!written) summary.errors.push_back(written.error());
       }
       fs::remove(file, ignored);
@@ -254,7 +254,8 @@ void Supervisor::SumUp(Summary& summary) {
                     summary.progress.unsaved, options_.worker.findings.string()));
   }
   if (summary.progress.programs > 0) {
-    auto written = WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
+    auto written =
+        files::WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
     if (!written) summary.errors.push_back(written.error());
   }
   std::error_code ignored;

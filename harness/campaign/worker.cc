@@ -11,11 +11,11 @@
 #include <thread>
 
 #include "harness/campaign/feedback.h"
-#include "harness/campaign/files.h"
 #include "harness/campaign/investigate.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/stats.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 
 namespace fpswap::campaign {

@@ -7,10 +7,10 @@
 #include <random>
 #include <set>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/supervisor.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 
 namespace fpswap::cli {
@@ -114,15 +114,15 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
 // Puts the programs of a folder of .fps files into the corpus in byte form.
 std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::path& corpus) {
   const fs::path folders[] = {seeds};
-  const auto listed = campaign::List(folders);
+  const auto listed = files::List(folders);
   if (!listed) return std::unexpected(listed.error());
   std::error_code status;
   fs::create_directories(corpus, status);
   for (size_t i = 0; i < listed->programs.size(); ++i) {
-    const auto program = campaign::ReadProgram(listed->programs[i]);
+    const auto program = files::ReadProgram(listed->programs[i]);
     if (!program) return std::unexpected(program.error());
-    const auto written = campaign::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
-                                             program::Encode(*program));
+    const auto written = files::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
+                                          program::Encode(*program));
     if (!written) return std::unexpected(written.error());
   }
   return listed->programs.size();

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/trace/trace.h"
 
 namespace fpswap::cli {
@@ -29,7 +29,7 @@ class Replay {
       : options_(options), io_(io), known_(known) {}
 
   // Reads the programs; those that can't be read are told and counted as bad.
-  void Load(const campaign::Listed& listed);
+  void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
   // Runs what was loaded, in order, in batches. REQUIRES: done before what follows.
   std::expected<void, std::string> RunAll(campaign::Runner& runner);
@@ -51,7 +51,7 @@ class Replay {
   unsigned bad_ = 0, new_ = 0, known_programs_ = 0;
 };
 
-void Replay::Load(const campaign::Listed& listed) {
+void Replay::Load(const files::Listed& listed) {
   const auto load = [&](const fs::path& path, auto read) {
     auto program = read(path);
     if (!program) {
@@ -62,8 +62,8 @@ void Replay::Load(const campaign::Listed& listed) {
     }
     loaded_.push_back({path, std::move(*program), {}});
   };
-  for (const fs::path& path : listed.programs) load(path, campaign::ReadProgram);
-  for (const fs::path& path : listed.encoded) load(path, campaign::ReadEncoded);
+  for (const fs::path& path : listed.programs) load(path, files::ReadProgram);
+  for (const fs::path& path : listed.encoded) load(path, files::ReadEncoded);
 }
 
 void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
@@ -81,7 +81,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
                          .program = loaded.plan.effective,
                          .trims = loaded.plan.trims,
                          .records = {records.begin(), records.end()}});
-  if (auto written = campaign::WriteFile(path, bytes); !written) {
+  if (auto written = files::WriteFile(path, bytes); !written) {
     ++bad_;
     io_.err(fmt::format("fpswap: {}\n", written.error()));
   }
@@ -169,7 +169,7 @@ int Replay::Finish() {
 }  // namespace
 
 int Run(const RunOptions& options, const Io& io) {
-  const auto listed = campaign::List(options.paths);
+  const auto listed = files::List(options.paths);
   if (!listed) return Fail(io, kBadInput, listed.error());
   if (listed->programs.empty() && listed->encoded.empty()) {
     return Fail(io, kBadInput, "no program there: .fps files, findings or a corpus are expected");

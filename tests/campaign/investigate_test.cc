@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/trace/trace.h"
 #include "tests/campaign/fakes.h"
 
@@ -60,18 +60,19 @@ TEST(Investigator, WritesAWholeFindingWithTheSmallestProgram) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  const auto program = ReadProgram(found[0] / "program.fps");
+  const auto program = files::ReadProgram(found[0] / "program.fps");
   ASSERT_TRUE(program) << program.error();
   EXPECT_EQ(program->steps.size(), 2u);
-  const auto bytes = ReadFile(found[0] / "trace.fpt", trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(found[0] / "trace.fpt", trace::kMaxTraceSize);
   ASSERT_TRUE(bytes);
-  const auto trace = trace::ReadTrace(AsBytes(*bytes));
+  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   ASSERT_TRUE(trace) << trace.error();
   EXPECT_EQ(trace->program, *program);
-  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  const auto verdict =
+      nlohmann::json::parse(files::ReadFile(found[0] / "verdict.json", 1 << 20).value());
   EXPECT_EQ(verdict["repeats"], 5);
   EXPECT_EQ(verdict["reruns"], 5);
-  const std::string readme = ReadFile(found[0] / "README.md", 1 << 20).value();
+  const std::string readme = files::ReadFile(found[0] / "README.md", 1 << 20).value();
   EXPECT_THAT(readme, HasSubstr("YMM5 was to be 010203 and was 090807"));
   EXPECT_THAT(readme, HasSubstr("fpswap run " + found[0].filename().string() + "/program.fps"));
   EXPECT_TRUE(fs::exists(found[0] / "platform.json"));
@@ -117,9 +118,9 @@ TEST(Investigator, KeepsWhatRanBeforeWhereItDoesNotRepeatAlone) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty(), before));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(ReadProgram(found[0] / "before" / "01.fps").value(), before[1]);
-  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 5u) << "not minimised";
-  EXPECT_THAT(ReadFile(found[0] / "README.md", 1 << 20).value(), HasSubstr("0 of 5 runs"));
+  EXPECT_EQ(files::ReadProgram(found[0] / "before" / "01.fps").value(), before[1]);
+  EXPECT_EQ(files::ReadProgram(found[0] / "program.fps")->steps.size(), 5u) << "not minimised";
+  EXPECT_THAT(files::ReadFile(found[0] / "README.md", 1 << 20).value(), HasSubstr("0 of 5 runs"));
 }
 
 TEST(Investigator, SaysHowOftenAFlakyOneRepeatsAndStillMakesItSmaller) {
@@ -133,8 +134,9 @@ TEST(Investigator, SaysHowOftenAFlakyOneRepeatsAndStillMakesItSmaller) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 2u);
-  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  EXPECT_EQ(files::ReadProgram(found[0] / "program.fps")->steps.size(), 2u);
+  const auto verdict =
+      nlohmann::json::parse(files::ReadFile(found[0] / "verdict.json", 1 << 20).value());
   EXPECT_GT(verdict["repeats"], 0);
   EXPECT_LT(verdict["repeats"], 5);
 }
@@ -174,7 +176,7 @@ TEST(Investigator, AnnouncesEachProgramBeforeItRunsAndStopsWhereItCannot) {
 
 TEST(Investigator, SaysSoWhenAFindingCannotBeWrittenAndLooksAgainNextTime) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(WriteFile(folder.path() / "file", "in the way"));
+  ASSERT_TRUE(files::WriteFile(folder.path() / "file", "in the way"));
   FakeRunner runner(VzeroallThenGetDiverges);
   Investigator investigator(runner, {}, {.findings = folder.path() / "file" / "findings"});
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));

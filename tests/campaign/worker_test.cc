@@ -9,9 +9,9 @@
 #include <csignal>
 
 #include "harness/campaign/engine.h"
-#include "harness/campaign/files.h"
 #include "harness/campaign/stats.h"
 #include "harness/campaign/supervisor.h"
+#include "harness/files/files.h"
 #include "tests/campaign/fakes.h"
 
 namespace fpswap::campaign {
@@ -101,7 +101,7 @@ TEST(Worker, FindsADivergenceAndGoesOn) {
   ASSERT_EQ(result->new_seen.size(), 1u);
   EXPECT_EQ(result->reach.programs(), 2000u);
   const fs::path finding = options.findings / result->new_seen.begin()->first;
-  EXPECT_EQ(ReadProgram(finding / "program.fps")->steps.size(), 1u);
+  EXPECT_EQ(files::ReadProgram(finding / "program.fps")->steps.size(), 1u);
 }
 
 TEST(Worker, CountsOnInItsNextLife) {
@@ -254,7 +254,7 @@ TEST(Supervisor, SalvagesWhatARunLeftThatIsGone) {
   usleep(100000);  // the worker kills itself after its parent
   const auto run = Supervise(folder.path(), 10, 1, 0, [](unsigned) {});
   ASSERT_FALSE(run.summary.interrupted.empty());
-  EXPECT_TRUE(ReadProgram(run.summary.interrupted[0] / "0000.fps"));
+  EXPECT_TRUE(files::ReadProgram(run.summary.interrupted[0] / "0000.fps"));
   EXPECT_FALSE(fs::exists(findings / (".run-" + std::to_string(child))));
 }
 

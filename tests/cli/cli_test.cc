@@ -10,9 +10,9 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 #include "harness/program/text.h"
 #include "harness/trace/trace.h"
@@ -46,7 +46,7 @@ class Cli : public ::testing::Test {
   fs::path Write(const std::string& name, std::string_view text) const {
     const fs::path path = folder_.path() / name;
     fs::create_directories(path.parent_path());
-    EXPECT_TRUE(campaign::WriteFile(path, text));
+    EXPECT_TRUE(files::WriteFile(path, text));
     return path;
   }
   // A program that every target can run.
@@ -182,9 +182,9 @@ TEST_F(Cli, ChangedTraceIsANewDivergenceWithExitCode1) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const fs::path path = folder_.path() / "a.fpt";
   Command({"run", WriteSmall("a.fps").string(), "--target", "native", "--trace", path.string()});
-  const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
   ASSERT_TRUE(bytes);
-  auto trace = trace::ReadTrace(campaign::AsBytes(*bytes));
+  auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   ASSERT_TRUE(trace) << trace.error();
   std::vector<uint8_t> records;
   trace::RecordReader reader(trace->records);
@@ -196,7 +196,7 @@ TEST_F(Cli, ChangedTraceIsANewDivergenceWithExitCode1) {
   ASSERT_EQ(records.size(), trace->records.size());
   ASSERT_NE(records, trace->records);
   trace->records = records;
-  ASSERT_TRUE(campaign::WriteFile(path, trace::WriteTrace(*trace)));
+  ASSERT_TRUE(files::WriteFile(path, trace::WriteTrace(*trace)));
   const Result judged = Command({"judge", path.string(), "--json"});
   EXPECT_EQ(judged.exit, kDiverges) << judged.out;
   const Result shown = Command({"show", path.string()});
@@ -213,7 +213,7 @@ TEST_F(Cli, RunTellsWhatWasTrimmed) {
 
 TEST_F(Cli, ReachOfACorpusCountsWhatItWouldExercise) {
   std::vector<uint8_t> bytes = program::Encode(ProgramOf({Op::kFninit, Op::kXsave}));
-  Write("corpus/" + std::string(40, '7'), campaign::AsText(bytes));
+  Write("corpus/" + std::string(40, '7'), files::AsText(bytes));
   const Result reach = Command({"reach", (folder_.path() / "corpus").string(), "--json"});
   EXPECT_EQ(reach.exit, kAgrees) << reach.err;
   const json object = json::parse(reach.out, nullptr, false);
@@ -236,7 +236,7 @@ class FuzzCommand : public Cli {
                                 out.string() + " 2> /dev/null";
     const int status = std::system(command.c_str());
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) <= kDiverges) << command;
-    return json::parse(campaign::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
+    return json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,7 +13,7 @@
 #include "harness/program/codec.h"
 #include "harness/program/text.h"
 
-namespace fpswap::campaign {
+namespace fpswap::files {
 namespace fs = std::filesystem;
 namespace {
 
@@ -159,4 +159,4 @@ std::expected<program::Program, std::string> ReadEncoded(const fs::path& path) {
   return program::Decode(AsBytes(*bytes));
 }
 
-}  // namespace fpswap::campaign
+}  // namespace fpswap::files
