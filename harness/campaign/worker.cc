@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -60,7 +61,8 @@ struct Worker::Impl {
 
   void RunBatches();
   Status RunBatch(const Batch& batch);
-  Status LookInto(const Batch& batch, size_t index, const Ran& ran);
+  Status LookInto(const Batch& batch, size_t index, const Ran& ran,
+                  const triage::Signature& wanted);
   void SaveResult();
   void PublishCounts();
 
@@ -161,7 +163,12 @@ void Worker::Impl::RunBatches() {
 Status Worker::Impl::RunBatch(const Batch& batch) {
   std::vector<const plan::Plan*> plans;
   for (const plan::Plan& plan : batch.plans) plans.push_back(&plan);
-  std::vector<std::pair<size_t, Ran>> divergent;
+  struct Divergent {
+    size_t index;
+    Ran ran;
+    std::vector<triage::Signature> signatures;
+  };
+  std::vector<Divergent> divergent;
   const auto status = runner->Run(
       plans, &result.reach,
       [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
@@ -169,22 +176,29 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
         result.reach.Count(verdict);
         ++stats->programs;
         stats->trimmed += batch.plans[index].trims.size();
-        if (verdict.ok() || !investigator.Note(verdict)) return;
-        divergent.emplace_back(index,
-                               Ran{batch.plans[index], {records.begin(), records.end()}, verdict});
+        if (verdict.ok()) return;
+        auto unseen = investigator.Note(verdict);
+        if (unseen.empty()) return;
+        divergent.push_back({index,
+                             Ran{batch.plans[index], {records.begin(), records.end()}, verdict},
+                             std::move(unseen)});
       });
   PublishCounts();
-  for (auto& [index, ran] : divergent) {
-    if (auto looked = LookInto(batch, index, ran); !looked) return looked;
+  for (const auto& [index, ran, signatures] : divergent) {
+    for (const triage::Signature& wanted : signatures) {
+      if (auto looked = LookInto(batch, index, ran, wanted); !looked) return looked;
+    }
   }
   if (std::chrono::steady_clock::now() - saved > kResultEvery) SaveResult();
   return status;
 }
 
-Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran) {
+Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran,
+                              const triage::Signature& wanted) {
   const auto before = std::span(batch.given).first(index);
-  auto status = investigator.Investigate(
-      ran, before, [&](const program::Program& program) { return alone.Write({&program, 1}); });
+  auto status = investigator.Investigate(ran, wanted, before, [&](const program::Program& program) {
+    return alone.Write({&program, 1});
+  });
   if (!investigator.write_error().empty()) {
     ++stats->unsaved;
     fmt::print(stderr, "{}\n", investigator.write_error());
@@ -194,7 +208,9 @@ Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran) 
 }
 
 void Worker::Impl::PublishCounts() {
-  stats->new_found = investigator.new_seen().size();
+  // Never less than before: one that could not be written, or was not looked into before an earlier
+  // life of this job ended, was seen all the same.
+  stats->new_found = std::max<uint64_t>(stats->new_found, investigator.new_count());
   stats->known_found = investigator.known_seen().size();
 }
 

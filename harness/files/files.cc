@@ -107,7 +107,7 @@ std::expected<void, std::string> WriteFile(const fs::path& path, std::span<const
   int error = 0;
   {
     const Fd file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (file.get() < 0) return Failed(temporary, errno);
+    if (file.get() < 0) return Failed(path, errno);
     while (!bytes.empty() && error == 0) {
       const ssize_t put = write(file.get(), bytes.data(), bytes.size());
       if (put >= 0) bytes = bytes.subspan(static_cast<size_t>(put));

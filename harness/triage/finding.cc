@@ -130,11 +130,12 @@ std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Fi
   fs::remove_all(temporary, status);
   fs::create_directories(temporary, status);
   if (status) {
-    return std::unexpected(fmt::format("{}: {}", temporary.string(), status.message()));
+    return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
   }
   if (auto written = WriteFiles(temporary, finding); !written) {
     fs::remove_all(temporary, status);
-    return std::unexpected(written.error());
+    // The message begins with the file's path: told under the name that the user will look for.
+    return std::unexpected(folder.string() + written.error().substr(temporary.string().size()));
   }
   if (rename(temporary.c_str(), folder.c_str()) == 0) return true;
   const int error = errno;
