@@ -15,6 +15,7 @@
 #include "harness/campaign/investigate.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/platforms.h"
+#include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
 #include "harness/files/files.h"
 #include "harness/program/codec.h"
@@ -53,7 +54,7 @@ std::vector<uint8_t> EncodeWithin(program::Program program, size_t limit) {
 // the only thing handed over.
 struct Worker::Impl {
   Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
-       SharedStats stats_given, std::vector<triage::Known> known_given);
+       SharedStats stats_given, RunLock lock_given, std::vector<triage::Known> known_given);
   ~Impl();
 
   void Hand(Batch batch);
@@ -69,6 +70,7 @@ struct Worker::Impl {
   const WorkerOptions options;
   const std::unique_ptr<Runner> runner;
   const SharedStats stats;
+  const RunLock run_lock;  // nobody clears up the run's folder while this lives
   const std::vector<triage::Known> known;
   const program::Profile profile;
 
@@ -94,10 +96,12 @@ struct Worker::Impl {
 };
 
 Worker::Impl::Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
-                   SharedStats stats_given, std::vector<triage::Known> known_given)
+                   SharedStats stats_given, RunLock lock_given,
+                   std::vector<triage::Known> known_given)
     : options(options_given),
       runner(std::move(runner_given)),
       stats(std::move(stats_given)),
+      run_lock(std::move(lock_given)),
       known(std::move(known_given)),
       profile(ProfileFor(runner->platform())),
       simulator(runner->platform()),
@@ -234,6 +238,8 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
   using No = std::unexpected<targets::Unavailable>;
   auto stats = SharedStats::Map(JobStatsPath(options.run, options.job));
   if (!stats) return No({stats.error(), "free some space or give another --findings folder"});
+  auto lock = RunLock::Share(options.run);
+  if (!lock) return No({lock.error(), "start the run again"});
   std::vector<triage::Known> known;
   if (!options.known.empty()) {
     auto loaded = triage::LoadKnown(options.known);
@@ -249,8 +255,8 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
     runner = MakeRunner(std::move(*target));
   }
   (*stats)->ready = 1;
-  return std::unique_ptr<Worker>(new Worker(
-      std::make_unique<Impl>(options, std::move(runner), std::move(*stats), std::move(known))));
+  return std::unique_ptr<Worker>(new Worker(std::make_unique<Impl>(
+      options, std::move(runner), std::move(*stats), std::move(*lock), std::move(known))));
 }
 
 void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counters) {
