@@ -51,7 +51,7 @@ int Judge(const JudgeOptions& options, const Io& io) {
   if (options.common.json) {
     io.out(Dump({{"traces", results.size()}, {"new", fresh}, {"bad", bad}, {"results", results}}));
   }
-  return bad > 0 ? kBadInput : fresh > 0 ? kDiverges : kAgrees;
+  return ExitOf(fresh, bad);
 }
 
 void AddJudge(CLI::App& app, Chosen& chosen) {

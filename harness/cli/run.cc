@@ -48,7 +48,7 @@ class Replay {
   std::vector<Loaded> loaded_;
   json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
   std::vector<std::string> shown_;
-  unsigned bad_ = 0, new_ = 0, known_programs_ = 0;
+  unsigned bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
 void Replay::Load(const files::Listed& listed) {
@@ -92,12 +92,21 @@ void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
   Told told = Tell(verdict, runner_->platform(), known_);
   new_ += told.is_new;
   known_programs_ += !told.is_new && !verdict.ok();
+  // Nothing was compared, so nothing agrees.
+  const bool nothing_ran = verdict.ok() && loaded.plan.effective.steps.empty();
+  nothing_ran_ += nothing_ran;
   shown_.insert(shown_.end(), told.known.begin(), told.known.end());
   if (options_.trace) SaveTrace(loaded, records);
   if (options_.common.json) {
     told.json["file"] = loaded.path.string();
+    if (nothing_ran) told.json["result"] = "nothing ran";
     told.json["trims"] = TrimsJson(loaded.program, loaded.plan);
     results_.push_back(std::move(told.json));
+    return;
+  }
+  if (nothing_ran) {
+    io_.out(fmt::format("{}: nothing of it can run here\n{}", loaded.path.string(),
+                        TellTrims(loaded.program, loaded.plan)));
     return;
   }
   const char* result = told.is_new ? "DIVERGES" : verdict.ok() ? "agrees" : "known divergence";
@@ -147,23 +156,28 @@ void Replay::TellNotShown() {
 }
 
 int Replay::Finish() {
-  const size_t agree = loaded_.size() - new_ - known_programs_;
+  const size_t agree = loaded_.size() - new_ - known_programs_ - nothing_ran_;
   if (options_.common.json) {
     io_.out(Dump({{"target", runner_->platform().target},
                   {"programs", loaded_.size()},
                   {"agree", agree},
                   {"new", new_},
                   {"known", known_programs_},
+                  {"nothing_ran", nothing_ran_},
                   {"bad", bad_},
                   {"errors", errors_},
                   {"known_not_shown", not_shown_},
                   {"results", results_}}));
   } else {
-    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}\n", loaded_.size(),
+    const auto some = [](unsigned count, const char* what) {
+      return count > 0 ? fmt::format(", {} {}", count, what) : "";
+    };
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}\n", loaded_.size(),
                         runner_->platform().target, agree, known_programs_, new_,
-                        bad_ > 0 ? fmt::format(", {} could not be read or written", bad_) : ""));
+                        some(nothing_ran_, "can't run here"),
+                        some(bad_, "could not be read or written")));
   }
-  return bad_ > 0 ? kBadInput : new_ > 0 ? kDiverges : kAgrees;
+  return ExitOf(new_, bad_);
 }
 
 }  // namespace

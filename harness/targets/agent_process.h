@@ -56,4 +56,7 @@ class AgentProcess {
   std::vector<uint8_t> chunk_;
 };
 
+// What a program of ours prints, where it ends well: words[0] is its path. Waits for its end.
+std::expected<std::string, std::string> OutputOf(std::vector<std::string> words);
+
 }  // namespace fpswap::targets
