@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The folder of one fuzzing run, and who lives in it. Supervisor and workers each hold a shared
-// flock on RUN/lock as long as they live; the kernel drops it with the process, whatever ended that.
-// A process id would not do: in a container or a lab VM the next run has the same one, and from
-// another PID namespace a live one looks dead.
+// flock on RUN/lock as long as they live; the kernel drops it with the process, whatever ended
+// that. A process id would not do: in a container or a lab VM the next run has the same one, and
+// from another PID namespace a live one looks dead.
 //
 // Thread safety: no shared state.
 #pragma once
