@@ -266,7 +266,8 @@ void Supervisor::SumUp(Summary& summary) {
   // A finding that could not be written, or a job's result that can't be read, is in no map.
   summary.progress.new_found =
       std::max<uint64_t>(summary.progress.new_found, summary.new_seen.size());
-  summary.progress.known_found = summary.known_seen.size();
+  summary.progress.known_found =
+      std::max<uint64_t>(summary.progress.known_found, summary.known_seen.size());
   if (summary.progress.unsaved > 0) {
     summary.errors.push_back(
         fmt::format("{} findings could not be written to {}: is the disk full?",
