@@ -42,8 +42,9 @@ install_packages() {
   fi
   say "installing: ${missing[*]}"
   "${as_root[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
-    "${missing[@]}" >/dev/null
+  # By `env`, behind sudo: sudo passes no variables on.
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+    --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # build FOLDER [cmake arguments...]: configures and builds in FOLDER, everything or what $targets names.

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "harness/campaign/feedback.h"
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 #include "harness/program/generate.h"
 
@@ -19,10 +19,10 @@ using Bytes = std::vector<uint8_t>;
 std::vector<Bytes> LoadCorpus(const std::filesystem::path& folder) {
   std::vector<Bytes> corpus;
   const std::filesystem::path folders[] = {folder};
-  const auto listed = List(folders);
+  const auto listed = files::List(folders);
   for (const auto& path : listed ? listed->encoded : std::vector<std::filesystem::path>{}) {
-    if (auto text = ReadFile(path, program::kMaxEncodedSize)) {
-      const auto bytes = AsBytes(*text);
+    if (auto text = files::ReadFile(path, program::kMaxEncodedSize)) {
+      const auto bytes = files::AsBytes(*text);
       corpus.emplace_back(bytes.begin(), bytes.end());
     }
   }
@@ -33,7 +33,7 @@ void SaveToCorpus(const std::filesystem::path& folder, const Bytes& bytes) {
   uint64_t hash = 14695981039346656037u;  // FNV-1a
   for (uint8_t b : bytes) hash = (hash ^ b) * 1099511628211u;
   // A corpus that can't be written costs the next run a start, not this one its programs.
-  (void)WriteFile(folder / fmt::format("{:016x}", hash), bytes);
+  (void)files::WriteFile(folder / fmt::format("{:016x}", hash), bytes);
 }
 
 }  // namespace

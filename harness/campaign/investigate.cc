@@ -6,12 +6,13 @@
 #include <algorithm>
 
 #include "harness/campaign/minimise.h"
-#include "harness/report/finding.h"
+#include "harness/triage/finding.h"
 
 namespace fpswap::campaign {
 namespace {
 
 using Status = std::expected<void, std::string>;
+using Clock = std::chrono::steady_clock;
 
 // Signatures kept apart by name: a target that is broken throughout must not fill the memory.
 constexpr size_t kMaxSignatures = 4096;
@@ -26,46 +27,62 @@ void Investigator::Restore(Counts known_seen, Counts new_seen) {
   new_seen_ = std::move(new_seen);
 }
 
+bool Investigator::IsKnown(const judge::Divergence& divergence) const {
+  return std::ranges::any_of(known_, [&](const triage::Known& entry) {
+    return entry.Matches(divergence, runner_.platform());
+  });
+}
+
 std::optional<size_t> Investigator::Find(const judge::Verdict& verdict,
                                          const triage::Signature& wanted) const {
-  const auto is_known = [&](const judge::Divergence& d) {
-    return std::ranges::any_of(
-        known_, [&](const triage::Known& k) { return k.Matches(d, runner_.platform()); });
-  };
   for (size_t i = 0; i < verdict.divergences.size(); ++i) {
     const judge::Divergence& d = verdict.divergences[i];
-    if (triage::SignatureOf(d) == wanted && !is_known(d)) return i;
+    if (triage::SignatureOf(d) == wanted && !IsKnown(d)) return i;
   }
   return {};
 }
 
-bool Investigator::Note(const judge::Verdict& verdict) {
-  const triage::Sorted sorted = triage::Sort(verdict, runner_.platform(), known_);
-  for (const triage::Known* entry : sorted.known) ++known_seen_[entry->name];
-  if (!sorted.first_new) return false;
-  const std::string name = triage::SignatureOf(verdict.divergences[*sorted.first_new]).Name();
-  const auto seen = new_seen_.find(name);
-  if (seen != new_seen_.end()) {
-    ++seen->second;
-    return false;
-  }
-  if (new_seen_.size() >= kMaxSignatures) return false;
-  new_seen_[name] = 1;
-  std::error_code status;
-  return !std::filesystem::exists(options_.findings / name, status);
+Clock::duration Investigator::TimeForTheNext() const {
+  const std::chrono::duration<double> elapsed = Clock::now() - began_;
+  const auto allowed =
+      std::chrono::duration_cast<Clock::duration>(options_.share * elapsed) + options_.limit;
+  return std::clamp<Clock::duration>(allowed - spent_, options_.least, options_.limit);
 }
 
-Status Investigator::Investigate(const Ran& ran, std::span<const program::Program> before,
+std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict) {
+  const triage::Sorted sorted = triage::Sort(verdict, runner_.platform(), known_);
+  for (const triage::Known* entry : sorted.known) ++known_seen_[entry->name];
+  std::map<std::string, triage::Signature> fresh;  // each once
+  for (const judge::Divergence& divergence : verdict.divergences) {
+    if (IsKnown(divergence)) continue;
+    triage::Signature signature = triage::SignatureOf(divergence);
+    fresh.emplace(signature.Name(), std::move(signature));
+  }
+  std::vector<triage::Signature> unseen;
+  for (auto& [name, signature] : fresh) {
+    if (const auto seen = new_seen_.find(name); seen != new_seen_.end()) {
+      ++seen->second;
+    } else if (const auto waits = waiting_.find(name); waits != waiting_.end()) {
+      ++waits->second;
+    } else if (new_count() < kMaxSignatures) {
+      std::error_code status;
+      const bool done = std::filesystem::exists(options_.findings / name, status);
+      (done ? new_seen_ : waiting_)[name] = 1;
+      if (!done) unseen.push_back(std::move(signature));
+    }
+  }
+  return unseen;
+}
+
+Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted,
+                                 std::span<const program::Program> before,
                                  const AboutToRun& about_to_run) {
-  const triage::Sorted sorted = triage::Sort(ran.verdict, runner_.platform(), known_);
-  if (!sorted.first_new) return {};
-  const auto wanted = triage::SignatureOf(ran.verdict.divergences[*sorted.first_new]);
+  write_error_.clear();
   Ran best = ran;
   Status status;
-  const auto deadline = std::chrono::steady_clock::now() + options_.limit;
+  const auto begin = Clock::now(), deadline = begin + TimeForTheNext();
   const auto over = [&] {
-    return !status || (options_.stop && options_.stop()) ||
-           std::chrono::steady_clock::now() > deadline;
+    return !status || (options_.stop && options_.stop()) || Clock::now() > deadline;
   };
   // Runs `program`; true if it shows the signature. `best` is the last run that did.
   const Shows shows = [&](const program::Program& program) {
@@ -77,7 +94,7 @@ Status Investigator::Investigate(const Ran& ran, std::span<const program::Progra
     best = std::move(*again);
     return true;
   };
-  report::Finding finding;
+  triage::Finding finding;
   finding.steps_found = static_cast<unsigned>(ran.plan.effective.steps.size());
   const auto confirm = [&](const program::Program& program) {
     finding.repeats = finding.reruns = 0;
@@ -111,10 +128,13 @@ Status Investigator::Investigate(const Ran& ran, std::span<const program::Progra
                    .program = std::move(best.plan.effective),
                    .trims = ran.plan.trims,
                    .records = std::move(best.records)};
-  auto written = report::WriteFinding(options_.findings, finding);
+  spent_ += Clock::now() - begin;
+  const auto written = triage::WriteFinding(options_.findings, finding);
+  const auto counted = waiting_.extract(wanted.Name());
   if (!written) {
-    new_seen_.erase(wanted.Name());
     write_error_ = fmt::format("a finding could not be written: {}", written.error());
+  } else if (!counted.empty()) {
+    new_seen_[counted.key()] += counted.mapped();
   }
   return status;
 }

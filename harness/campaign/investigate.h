@@ -27,10 +27,15 @@ class Investigator {
   struct Options {
     std::filesystem::path findings;
     std::string plant;
-    unsigned reruns = 5;             // to confirm
-    unsigned budget = 300;           // candidates of a minimisation
-    std::chrono::seconds limit{20};  // for confirming and minimising one divergence
-    std::function<bool()> stop;      // true: come to an end; null: never
+    unsigned reruns = 5;    // to confirm
+    unsigned budget = 300;  // candidates of a minimisation
+    // Time for confirming and minimising: `limit` for one signature, while all of them together
+    // have taken no more than `limit` and `share` of the time since this Investigator began;
+    // `least` for each beyond that. So a target that is broken throughout does not stop the
+    // fuzzing.
+    std::chrono::milliseconds limit{20'000}, least{1'000};
+    double share = 0.25;
+    std::function<bool()> stop;  // true: come to an end; null: never
   };
   // What was seen so far, by name: a known divergence's or a finding's, with the number of
   // programs.
@@ -39,36 +44,43 @@ class Investigator {
   // `known` and `runner` outlive this.
   Investigator(Runner& runner, std::span<const triage::Known> known, Options options);
 
-  // Counts a verdict that is not ok. True if its signature is new to this Investigator and needs
-  // Investigate(); cheap otherwise.
-  bool Note(const judge::Verdict& verdict);
+  // Counts a verdict that is not ok. The signatures in it that nobody has looked into, each for
+  // Investigate(): a common divergence does not hide a rare one behind it.
+  std::vector<triage::Signature> Note(const judge::Verdict& verdict);
 
-  // REQUIRES: Note(ran.verdict) was true. `before` are the programs that ran before it in its
+  // REQUIRES: Note(ran.verdict) gave `wanted`. `before` are the programs that ran before it in its
   // batch. Everything it runs is announced to `about_to_run` first; an error of it, or of the
   // runner, ends the investigation and is returned; what is known by then is written all the same.
   using AboutToRun = std::function<std::expected<void, std::string>(const program::Program&)>;
-  std::expected<void, std::string> Investigate(const Ran& ran,
+  std::expected<void, std::string> Investigate(const Ran& ran, const triage::Signature& wanted,
                                                std::span<const program::Program> before,
                                                const AboutToRun& about_to_run);
 
-  // Why the last finding could not be written, "" if none failed. Its signature is looked at again
-  // when next seen.
+  // Why the finding of the last Investigate() could not be written, "" if it was. Its signature is
+  // looked at again when next seen.
   const std::string& write_error() const { return write_error_; }
 
   const Counts& known_seen() const { return known_seen_; }
+  // New ones that have their finding. A worker that is killed must not take the others for done.
   const Counts& new_seen() const { return new_seen_; }
+  // The number of new ones, those included that wait for Investigate().
+  size_t new_count() const { return new_seen_.size() + waiting_.size(); }
+  // What an earlier life of this job had seen.
   void Restore(Counts known_seen, Counts new_seen);
 
  private:
-  // The index of the first divergence with this signature.
-  // The first divergence with this signature that no entry knows: one signature may have both, and
-  // minimising must not slide from the new one to the known.
+  bool IsKnown(const judge::Divergence& divergence) const;
+  // The index of the first divergence with this signature that no entry knows: one signature may
+  // have both, and minimising must not slide from the new one to the known.
   std::optional<size_t> Find(const judge::Verdict& verdict, const triage::Signature& wanted) const;
+  std::chrono::steady_clock::duration TimeForTheNext() const;
 
   Runner& runner_;
   std::span<const triage::Known> known_;
   Options options_;
-  Counts known_seen_, new_seen_;
+  Counts known_seen_, new_seen_, waiting_;
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::duration spent_{};
   std::string write_error_;
 };
 

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/plan/wire.h"
 #include "harness/program/codec.h"
 
@@ -84,14 +84,14 @@ void PendingFile::Remove() {
 
 std::expected<std::vector<program::Program>, std::string> ReadPending(
     const std::filesystem::path& path) {
-  auto text = ReadFile(path, kMaxPendingSize);
+  auto text = files::ReadFile(path, kMaxPendingSize);
   if (!text) return std::unexpected(text.error());
   const auto bad = [&] {
     return std::unexpected(
         fmt::format("{}: not whole (the machine went down while it was written)", path.string()));
   };
-  std::span<const uint8_t> rest = AsBytes(*text);
-  if (!AsText(rest).starts_with(kMagic)) return bad();
+  std::span<const uint8_t> rest = files::AsBytes(*text);
+  if (!files::AsText(rest).starts_with(kMagic)) return bad();
   rest = rest.subspan(kMagic.size());
   uint32_t batch = 0, count = 0, crc = 0;
   if (!Take32(rest, batch) || !Take32(rest, count)) return bad();
@@ -103,7 +103,7 @@ std::expected<std::vector<program::Program>, std::string> ReadPending(
     rest = rest.subspan(length);
   }
   const size_t covered = text->size() - rest.size();
-  if (!Take32(rest, crc) || crc != wire::Crc32c(AsBytes(*text).first(covered))) return bad();
+  if (!Take32(rest, crc) || crc != wire::Crc32c(files::AsBytes(*text).first(covered))) return bad();
   return programs;
 }
 

@@ -21,7 +21,7 @@ struct Stats {
   std::atomic<uint64_t> hash;         // over the byte forms of all programs made, in order
   std::atomic<uint64_t> reached;      // feedback counters ever set
   std::atomic<uint64_t> corpus;       // programs that set one first
-  std::atomic<uint64_t> new_found;    // distinct
+  std::atomic<uint64_t> new_found;    // distinct, those included that could not be written
   std::atomic<uint64_t> known_found;  // distinct
   std::atomic<uint64_t> trimmed;      // steps
   std::atomic<uint64_t> unsaved;      // findings that could not be written

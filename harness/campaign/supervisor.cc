@@ -14,14 +14,16 @@
 #include <ctime>
 #include <thread>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/stats.h"
+#include "harness/files/files.h"
 #include "harness/program/text.h"
 
 namespace fpswap::campaign {
 namespace fs = std::filesystem;
 namespace {
+
+using Status = std::expected<void, std::string>;
 
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr double kGrace = 20;       // seconds a worker has to come to an end
@@ -35,7 +37,7 @@ double Now() {
 
 // The last lines of a log, for an error message.
 std::string Tail(const fs::path& log) {
-  auto text = ReadFile(log, 64u << 20);
+  auto text = files::ReadFile(log, 64u << 20);
   if (!text || text->empty()) return "";
   return text->substr(text->size() > 600 ? text->size() - 600 : 0);
 }
@@ -61,32 +63,32 @@ Supervisor::Supervisor(FuzzOptions options, Launch launch)
   }
 }
 
-std::expected<void, std::string> Supervisor::Prepare() {
+Status Supervisor::Prepare() {
   interrupted_flag = 0;
-  run_ = options_.worker.findings / fmt::format(".run-{}", getpid());
+  auto folder = MakeRunFolder(options_.worker.findings);
+  if (!folder) return std::unexpected(folder.error());
+  run_ = std::move(*folder);
   WorkerOptions worker = options_.worker;
-  worker.run = run_;
-  if (!options_.keep_corpus) worker.corpus = run_ / "corpus";
-  for (const fs::path& folder : {run_, worker.corpus}) {
-    std::error_code status;
-    fs::create_directories(folder, status);
-    if (status) {
-      return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
-    }
+  worker.run = run_->path;
+  if (!options_.keep_corpus) worker.corpus = run_->path / "corpus";
+  std::error_code status;
+  fs::create_directories(worker.corpus, status);
+  if (status) {
+    return std::unexpected(fmt::format("{}: {}", worker.corpus.string(), status.message()));
   }
   for (unsigned i = 0; i < options_.jobs; ++i) {
     worker.job = i;
     const uint64_t runs = options_.worker.runs;
     worker.runs = runs == 0 ? 0 : runs / options_.jobs + (i < runs % options_.jobs);
     if (runs != 0 && worker.runs == 0) continue;
-    auto stats = SharedStats::Map(JobStatsPath(run_, i));
+    auto stats = SharedStats::Map(JobStatsPath(run_->path, i));
     if (!stats) return std::unexpected(stats.error());
     jobs_.push_back(Job{.options = worker, .stats = std::move(*stats)});
   }
   return {};
 }
 
-std::expected<void, std::string> Supervisor::Start(Job& job) {
+Status Supervisor::Start(Job& job) {
   job.programs_at_start = job.stats->programs;
   job.stats->ready = 0;
   job.process = launch_(job.options, job.starts++);
@@ -94,68 +96,83 @@ std::expected<void, std::string> Supervisor::Start(Job& job) {
   return std::unexpected(fmt::format("a worker could not be started: {}", std::strerror(errno)));
 }
 
-// Keeps the programs that a dead worker was about to run.
-void Supervisor::Salvage(const fs::path& run, unsigned job, Summary& summary) {
+// Keeps the programs that a dead worker was about to run. Only what is written elsewhere is
+// removed.
+Status Supervisor::Salvage(const fs::path& run, unsigned job, Summary& summary) {
   std::error_code ignored;
+  const fs::path log = run / fmt::format("job-{}.log", job);
   for (unsigned each : {job, job + 1000}) {
     for (unsigned slot = 0; slot < 2; ++slot) {
-      const fs::path file = run / fmt::format("pending-{}-{}.bin", each, slot);
-      if (!fs::exists(file, ignored)) continue;
-      const auto programs = ReadPending(file);
+      const fs::path pending = run / fmt::format("pending-{}-{}.bin", each, slot);
+      if (!fs::exists(pending, ignored)) continue;
       fs::path folder;
       do {
         folder = options_.worker.findings /
                  fmt::format("interrupted-{}-{}-{}", std::time(nullptr), each, interrupted_++);
       } while (fs::exists(folder, ignored));
-      fs::create_directories(folder, ignored);
-      if (!programs) {
-        summary.errors.push_back(programs.error());
-        fs::rename(file, folder / "pending.bin", ignored);
+      if (auto saved = SalvageFile(pending, folder, summary); !saved) {
+        fs::remove_all(folder, ignored);  // half of them: all are still in the pending file
+        return std::unexpected(
+            fmt::format("programs that were about to run when a worker or the machine went down "
+                        "could not be saved and stay in {}: {}; free some space there and start "
+                        "again",
+                        run.string(), saved.error()));
       }
-      for (size_t i = 0; programs && i < programs->size(); ++i) {
-        auto written =
-            WriteFile(folder / fmt::format("{:04}.fps", i), program::PrintText((*programs)[i]));
-        if (!written) summary.errors.push_back(written.error());
-      }
-      fs::remove(file, ignored);
+      fs::copy_file(log, folder / "worker.log", fs::copy_options::overwrite_existing, ignored);
+      fs::remove(pending, ignored);
       summary.interrupted.push_back(folder);
     }
   }
-  const fs::path log = run / fmt::format("job-{}.log", job);
-  if (!summary.interrupted.empty() && fs::exists(log, ignored)) {
-    fs::copy_file(log, summary.interrupted.back() / "worker.log",
-                  fs::copy_options::overwrite_existing, ignored);
-  }
+  return {};
 }
 
-// Runs whose process is gone without having removed its folder.
-void Supervisor::SalvageOldRuns(Summary& summary) {
+Status Supervisor::SalvageFile(const fs::path& pending, const fs::path& folder, Summary& summary) {
   std::error_code status;
-  std::vector<fs::path> old;
-  for (const auto& entry : fs::directory_iterator(options_.worker.findings, status)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(".run-") || entry.path() == run_) continue;
-    const int process = std::atoi(name.c_str() + 5);
-    if (process > 0 && kill(process, 0) != 0 && errno == ESRCH) old.push_back(entry.path());
+  fs::create_directories(folder, status);
+  if (status) return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+  const auto programs = ReadPending(pending);
+  if (!programs) {  // torn: whoever knows the format may still find something in it
+    fs::rename(pending, folder / "pending.bin", status);
+    if (status) return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+    summary.errors.push_back(
+        fmt::format("{} (now in {})", programs.error(), (folder / "pending.bin").string()));
+    return {};
   }
-  for (const fs::path& run : old) {
+  for (size_t i = 0; i < programs->size(); ++i) {
+    auto written =
+        files::WriteFile(folder / fmt::format("{:04}.fps", i), program::PrintText((*programs)[i]));
+    if (!written) return written;
+  }
+  return {};
+}
+
+Status Supervisor::SalvageOldRuns(Summary& summary) {
+  for (const RunFolder& run : AbandonedRuns(options_.worker.findings)) {
+    std::error_code status;
     for (unsigned job = 0; job < 256; ++job) {
-      if (fs::exists(JobStatsPath(run, job), status)) Salvage(run, job, summary);
+      if (!fs::exists(JobStatsPath(run.path, job), status)) continue;
+      if (auto saved = Salvage(run.path, job, summary); !saved) return saved;
     }
-    fs::remove_all(run, status);
+    fs::remove_all(run.path, status);
   }
+  return {};
 }
 
 void Supervisor::Reap(Job& job, int status, Summary& summary) {
   job.process = -1;
-  const fs::path log = run_ / fmt::format("job-{}.log", job.options.job);
+  const fs::path log = run_->path / fmt::format("job-{}.log", job.options.job);
   if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kDone) return;
   if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kUnavailable) {
     summary.unavailable = true;
     summary.errors.push_back(job.stats->failed ? job.stats->error : Tail(log));
     return;
   }
-  Salvage(run_, job.options.job, summary);
+  if (auto saved = Salvage(run_->path, job.options.job, summary); !saved) {
+    // Started again it would write over them.
+    keep_run_ = summary.failed = true;
+    summary.errors.push_back(saved.error());
+    return;
+  }
   if (job.stats->failed) {  // it said why it can't go on: starting it again would not help
     summary.failed = true;
     summary.errors.push_back(job.stats->error);
@@ -184,10 +201,10 @@ Progress Supervisor::Measure() const {
     const Stats& stats = *job.stats;
     sum.made += stats.made;
     sum.programs += stats.programs;
-    // Jobs reach much the same: the best one's figure, not the sum.
+    // Jobs reach and find much the same: the best one's figure, not the sum.
     sum.reached = std::max<uint64_t>(sum.reached, stats.reached);
     sum.corpus += stats.corpus;
-    sum.new_found += stats.new_found;
+    sum.new_found = std::max<uint64_t>(sum.new_found, stats.new_found);
     sum.known_found = std::max<uint64_t>(sum.known_found, stats.known_found);
     sum.trimmed += stats.trimmed;
     sum.unsaved += stats.unsaved;
@@ -234,7 +251,7 @@ void Supervisor::StopWorkers(Summary& summary, const Show& show) {
 void Supervisor::SumUp(Summary& summary) {
   summary.progress = Measure();
   for (const Job& job : jobs_) {
-    auto result = ReadJobResult(JobResultPath(run_, job.options.job));
+    auto result = ReadJobResult(JobResultPath(run_->path, job.options.job));
     if (!result) {
       if (job.stats->programs > 0) summary.errors.push_back(result.error());
       continue;
@@ -246,25 +263,29 @@ void Supervisor::SumUp(Summary& summary) {
   rusage usage{};
   getrusage(RUSAGE_CHILDREN, &usage);
   summary.progress.peak_rss_mib = static_cast<uint64_t>(usage.ru_maxrss) / 1024;
-  summary.progress.new_found = summary.new_seen.size();
-  summary.progress.known_found = summary.known_seen.size();
+  // A finding that could not be written, or a job's result that can't be read, is in no map.
+  summary.progress.new_found =
+      std::max<uint64_t>(summary.progress.new_found, summary.new_seen.size());
+  summary.progress.known_found =
+      std::max<uint64_t>(summary.progress.known_found, summary.known_seen.size());
   if (summary.progress.unsaved > 0) {
     summary.errors.push_back(
         fmt::format("{} findings could not be written to {}: is the disk full?",
                     summary.progress.unsaved, options_.worker.findings.string()));
   }
   if (summary.progress.programs > 0) {
-    auto written = WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
+    auto written =
+        files::WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
     if (!written) summary.errors.push_back(written.error());
   }
   std::error_code ignored;
-  fs::remove_all(run_, ignored);
+  if (!keep_run_) fs::remove_all(run_->path, ignored);
 }
 
 std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   Summary summary;
+  if (auto saved = SalvageOldRuns(summary); !saved) return std::unexpected(saved.error());
   if (auto ready = Prepare(); !ready) return std::unexpected(ready.error());
-  SalvageOldRuns(summary);
   started_ = Now();
   for (Job& job : jobs_) {
     if (auto started = Start(job); !started) summary.errors.push_back(started.error());

@@ -3,9 +3,10 @@
 // Starts a fuzzing run's workers, watches over them and sums up what they did. It never touches the
 // target itself: whatever happens to a worker, the run goes on and what was about to run is kept.
 //
-// The run's own folder is FINDINGS/.run-PID, removed at the end. One that another run left because
-// it was killed, or took the machine with it, is salvaged at the next start: the programs that were
-// about to run become a folder FINDINGS/interrupted-...
+// The run's own folder (run_folder.h) is removed at the end. One that another run left because it
+// was killed, or took the machine with it, is salvaged at the next start: the programs that were
+// about to run become a folder FINDINGS/interrupted-... What can't be salvaged stays where it is,
+// and nothing is run until it can.
 //
 // Thread safety: none; one Supervisor a process.
 #pragma once
@@ -17,10 +18,12 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "harness/campaign/reach_table.h"
+#include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
 #include "harness/campaign/worker.h"
 
@@ -51,7 +54,7 @@ struct Summary {
   Progress progress;
   ReachTable reach;
   std::map<std::string, uint64_t> known_seen, new_seen;  // programs, by name
-  std::vector<std::filesystem::path> interrupted;  // folders of programs that were about to run
+  std::vector<std::filesystem::path> interrupted;        // folders of what was about to run
   std::vector<std::string> errors;  // why the run came to an end early, what was lost
   bool unavailable = false;         // a worker could not open the target
   bool failed = false;              // the run could not go on (`errors` says why)
@@ -83,8 +86,12 @@ class Supervisor {
   std::expected<void, std::string> Prepare();
   std::expected<void, std::string> Start(Job& job);
   void Reap(Job& job, int status, Summary& summary);
-  void Salvage(const std::filesystem::path& run, unsigned job, Summary& summary);
-  void SalvageOldRuns(Summary& summary);
+  std::expected<void, std::string> Salvage(const std::filesystem::path& run, unsigned job,
+                                           Summary& summary);
+  std::expected<void, std::string> SalvageFile(const std::filesystem::path& pending,
+                                               const std::filesystem::path& folder,
+                                               Summary& summary);
+  std::expected<void, std::string> SalvageOldRuns(Summary& summary);
   bool Over(const Progress& progress) const;
   Progress Measure() const;
   void StopWorkers(Summary& summary, const Show& show);
@@ -92,7 +99,8 @@ class Supervisor {
 
   FuzzOptions options_;
   Launch launch_;
-  std::filesystem::path run_;
+  std::optional<RunFolder> run_;
+  bool keep_run_ = false;  // it holds programs that could not be saved elsewhere
   std::vector<Job> jobs_;
   double started_ = 0;
   unsigned restarts_ = 0;

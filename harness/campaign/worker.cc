@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -11,11 +12,12 @@
 #include <thread>
 
 #include "harness/campaign/feedback.h"
-#include "harness/campaign/files.h"
 #include "harness/campaign/investigate.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/platforms.h"
+#include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 
 namespace fpswap::campaign {
@@ -52,7 +54,7 @@ std::vector<uint8_t> EncodeWithin(program::Program program, size_t limit) {
 // the only thing handed over.
 struct Worker::Impl {
   Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
-       SharedStats stats_given, std::vector<triage::Known> known_given);
+       SharedStats stats_given, RunLock lock_given, std::vector<triage::Known> known_given);
   ~Impl();
 
   void Hand(Batch batch);
@@ -60,13 +62,15 @@ struct Worker::Impl {
 
   void RunBatches();
   Status RunBatch(const Batch& batch);
-  Status LookInto(const Batch& batch, size_t index, const Ran& ran);
+  Status LookInto(const Batch& batch, size_t index, const Ran& ran,
+                  const triage::Signature& wanted);
   void SaveResult();
   void PublishCounts();
 
   const WorkerOptions options;
   const std::unique_ptr<Runner> runner;
   const SharedStats stats;
+  const RunLock run_lock;  // nobody clears up the run's folder while this lives
   const std::vector<triage::Known> known;
   const program::Profile profile;
 
@@ -92,10 +96,12 @@ struct Worker::Impl {
 };
 
 Worker::Impl::Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> runner_given,
-                   SharedStats stats_given, std::vector<triage::Known> known_given)
+                   SharedStats stats_given, RunLock lock_given,
+                   std::vector<triage::Known> known_given)
     : options(options_given),
       runner(std::move(runner_given)),
       stats(std::move(stats_given)),
+      run_lock(std::move(lock_given)),
       known(std::move(known_given)),
       profile(ProfileFor(runner->platform())),
       simulator(runner->platform()),
@@ -161,7 +167,12 @@ void Worker::Impl::RunBatches() {
 Status Worker::Impl::RunBatch(const Batch& batch) {
   std::vector<const plan::Plan*> plans;
   for (const plan::Plan& plan : batch.plans) plans.push_back(&plan);
-  std::vector<std::pair<size_t, Ran>> divergent;
+  struct Divergent {
+    size_t index;
+    Ran ran;
+    std::vector<triage::Signature> signatures;
+  };
+  std::vector<Divergent> divergent;
   const auto status = runner->Run(
       plans, &result.reach,
       [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
@@ -169,22 +180,29 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
         result.reach.Count(verdict);
         ++stats->programs;
         stats->trimmed += batch.plans[index].trims.size();
-        if (verdict.ok() || !investigator.Note(verdict)) return;
-        divergent.emplace_back(index,
-                               Ran{batch.plans[index], {records.begin(), records.end()}, verdict});
+        if (verdict.ok()) return;
+        auto unseen = investigator.Note(verdict);
+        if (unseen.empty()) return;
+        divergent.push_back({index,
+                             Ran{batch.plans[index], {records.begin(), records.end()}, verdict},
+                             std::move(unseen)});
       });
   PublishCounts();
-  for (auto& [index, ran] : divergent) {
-    if (auto looked = LookInto(batch, index, ran); !looked) return looked;
+  for (const auto& [index, ran, signatures] : divergent) {
+    for (const triage::Signature& wanted : signatures) {
+      if (auto looked = LookInto(batch, index, ran, wanted); !looked) return looked;
+    }
   }
   if (std::chrono::steady_clock::now() - saved > kResultEvery) SaveResult();
   return status;
 }
 
-Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran) {
+Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran,
+                              const triage::Signature& wanted) {
   const auto before = std::span(batch.given).first(index);
-  auto status = investigator.Investigate(
-      ran, before, [&](const program::Program& program) { return alone.Write({&program, 1}); });
+  auto status = investigator.Investigate(ran, wanted, before, [&](const program::Program& program) {
+    return alone.Write({&program, 1});
+  });
   if (!investigator.write_error().empty()) {
     ++stats->unsaved;
     fmt::print(stderr, "{}\n", investigator.write_error());
@@ -194,7 +212,9 @@ Status Worker::Impl::LookInto(const Batch& batch, size_t index, const Ran& ran) 
 }
 
 void Worker::Impl::PublishCounts() {
-  stats->new_found = investigator.new_seen().size();
+  // Never less than before: one that could not be written, or was not looked into before an earlier
+  // life of this job ended, was seen all the same.
+  stats->new_found = std::max<uint64_t>(stats->new_found, investigator.new_count());
   stats->known_found = investigator.known_seen().size();
 }
 
@@ -218,6 +238,8 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
   using No = std::unexpected<targets::Unavailable>;
   auto stats = SharedStats::Map(JobStatsPath(options.run, options.job));
   if (!stats) return No({stats.error(), "free some space or give another --findings folder"});
+  auto lock = RunLock::Share(options.run);
+  if (!lock) return No({lock.error(), "start the run again"});
   std::vector<triage::Known> known;
   if (!options.known.empty()) {
     auto loaded = triage::LoadKnown(options.known);
@@ -233,8 +255,8 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
     runner = MakeRunner(std::move(*target));
   }
   (*stats)->ready = 1;
-  return std::unique_ptr<Worker>(new Worker(
-      std::make_unique<Impl>(options, std::move(runner), std::move(*stats), std::move(known))));
+  return std::unique_ptr<Worker>(new Worker(std::make_unique<Impl>(
+      options, std::move(runner), std::move(*stats), std::move(*lock), std::move(known))));
 }
 
 void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counters) {

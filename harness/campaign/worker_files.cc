@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/worker.h"
+#include "harness/files/files.h"
 
 namespace fpswap::campaign {
 namespace {
@@ -78,7 +78,7 @@ std::filesystem::path JobStatsPath(const std::filesystem::path& run, unsigned jo
 }
 
 std::expected<JobResult, std::string> ReadJobResult(const std::filesystem::path& path) {
-  auto text = ReadFile(path, kMaxResultSize);
+  auto text = files::ReadFile(path, kMaxResultSize);
   if (!text) return std::unexpected(text.error());
   const json object = json::parse(*text, nullptr, false);
   const auto bad = [&](const std::string& why) {
@@ -98,7 +98,7 @@ std::expected<void, std::string> WriteJobResult(const std::filesystem::path& pat
   const std::string text =
       fmt::format("{{\"known\":{},\"new\":{},\"reach\":{}}}\n", json(result.known_seen).dump(),
                   json(result.new_seen).dump(), result.reach.ToJson());
-  return WriteFile(path, text);
+  return files::WriteFile(path, text);
 }
 
 }  // namespace fpswap::campaign

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/program/suggest.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::cli {
@@ -29,6 +30,11 @@ int FailUnavailable(const Io& io, std::string_view target, const targets::Unavai
               fmt::format("target {} is not available: {}{}\n  `fpswap doctor` tells what this "
                           "machine can test",
                           target, why.reason, remedy));
+}
+
+ExitCode ExitOf(size_t fresh, size_t bad) {
+  if (fresh > 0) return kDiverges;
+  return bad > 0 ? kBadInput : kAgrees;
 }
 
 std::optional<fs::path> FindKnown(const Common& common) {
@@ -109,11 +115,28 @@ void AddJson(CLI::App& app, Common& common) {
   app.add_flag("--json", common.json, "Print the result as one JSON object on standard output");
 }
 
+namespace {
+
+// "" for the name of a planted bug, else what is wrong with it.
+std::string CheckPlant(const std::string& name) {
+  const auto plants = targets::Plants({.runner_dir = OwnFolder().string()});
+  if (!plants) return "";  // opening the target tells why there is no agent
+  std::string list;
+  for (const targets::Plant& plant : *plants) {
+    if (plant.name == name) return "";
+    list += fmt::format("\n  {:28} {}", plant.name, plant.sentence);
+  }
+  return fmt::format("there is no planted bug {}; there are{}", program::Quote(name), list);
+}
+
+}  // namespace
+
 void AddTarget(CLI::App& app, Common& common) {
   app.add_option("--target", common.target,
                  "What to run on: kvm, native, or auto, the first that this machine has");
   app.add_option("--plant", common.plant,
                  "Self-test of the harness: the agent breaks the vCPU in this way")
+      ->check(CLI::Validator(CheckPlant, ""))
       ->group("Self-test");
   app.add_option("--hang-ms", common.hang_ms, "A program that runs longer is stopped and reported")
       ->check(CLI::Range(10u, 600000u))

@@ -24,6 +24,10 @@ std::filesystem::path OwnFolder();
 int Fail(const Io& io, ExitCode code, std::string_view sentence);
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);
 
+// The exit code where `fresh` divergences are new and `bad` files could not be read or written: a
+// file that can't be read must not hide a divergence.
+ExitCode ExitOf(size_t fresh, size_t bad);
+
 // corpus/known: of the option, or beside the build folder, or in the current folder. Nothing there
 // is an empty list, unless the option named it.
 std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);

@@ -3,15 +3,18 @@
 // fpswap fuzz: the options, the status line and the summary; harness/campaign does the work.
 #include <fmt/format.h>
 
+#include <charconv>
 #include <csignal>
+#include <limits>
 #include <random>
 #include <set>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/supervisor.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
+#include "harness/program/suggest.h"
 
 namespace fpswap::cli {
 namespace fs = std::filesystem;
@@ -101,10 +104,8 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
     text += fmt::format("NEW    {} ({} programs)\n", (options.findings / name).string(), count);
   }
   for (const fs::path& path : summary.interrupted) {
-    text += fmt::format(
-        "kept   {}: programs that were about to run when a worker or the machine "
-        "went down\n",
-        path.string());
+    text += fmt::format("kept   {}: what was about to run when a worker or the machine went down\n",
+                        path.string());
   }
   text += fmt::format("{} new, {} known divergences; `fpswap reach {}` tells what was exercised\n",
                       progress.new_found, progress.known_found, options.findings.string());
@@ -114,15 +115,15 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
 // Puts the programs of a folder of .fps files into the corpus in byte form.
 std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::path& corpus) {
   const fs::path folders[] = {seeds};
-  const auto listed = campaign::List(folders);
+  const auto listed = files::List(folders);
   if (!listed) return std::unexpected(listed.error());
   std::error_code status;
   fs::create_directories(corpus, status);
   for (size_t i = 0; i < listed->programs.size(); ++i) {
-    const auto program = campaign::ReadProgram(listed->programs[i]);
+    const auto program = files::ReadProgram(listed->programs[i]);
     if (!program) return std::unexpected(program.error());
-    const auto written = campaign::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
-                                             program::Encode(*program));
+    const auto written = files::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
+                                          program::Encode(*program));
     if (!written) return std::unexpected(written.error());
   }
   return listed->programs.size();
@@ -146,8 +147,23 @@ std::expected<fs::path, std::string> FindEngine(const FuzzArguments& options, co
   return fs::path();
 }
 
+// Refuses what is no finite T above 0 by saying what was expected.
+template <typename T>
+CLI::Validator NumberAboveZero(const std::string& expected) {
+  return CLI::Validator(
+      [expected](const std::string& text) -> std::string {
+        T value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value > 0 && value <= std::numeric_limits<T>::max()) return "";
+        return fmt::format("{} is not {}", program::Quote(text), expected);
+      },
+      "");
+}
+
 int ExitOf(const Summary& summary) {
-  if (summary.progress.new_found > 0) return kDiverges;
+  // One that could not be written was seen all the same.
+  if (summary.progress.new_found > 0 || summary.progress.unsaved > 0) return kDiverges;
   if (summary.unavailable) return kUnavailable;
   return summary.failed ? kBadInput : kAgrees;
 }
@@ -214,8 +230,10 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
       "1\n"
       "and the same seed and corpus the programs are the same on every run. Programs are on disk\n"
       "before they run; what was about to run when something went down is kept in --findings.");
-  command->add_option("--time", options->seconds, "Seconds to fuzz")->check(CLI::PositiveNumber);
-  command->add_option("--runs", options->runs, "Programs to run")->check(CLI::PositiveNumber);
+  command->add_option("--time", options->seconds, "Seconds to fuzz")
+      ->check(NumberAboveZero<double>("a number of seconds above 0, as in 60 or 0.5"));
+  command->add_option("--runs", options->runs, "Programs to run")
+      ->check(NumberAboveZero<uint64_t>("a number of programs above 0, as in 1000"));
   command->add_flag("--until-new", options->until_new, "End at the first new divergence");
   command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)");
   command->add_option("--corpus", options->corpus,

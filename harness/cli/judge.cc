@@ -5,14 +5,14 @@
 
 #include <fmt/format.h>
 
-#include "harness/campaign/files.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/trace/trace.h"
 
 namespace fpswap::cli {
 
 int Judge(const JudgeOptions& options, const Io& io) {
-  auto listed = campaign::List(options.paths);
+  auto listed = files::List(options.paths);
   if (!listed) return Fail(io, kBadInput, listed.error());
   // A file that is named outright is read as a trace whatever its name.
   for (const auto& path : options.paths) {
@@ -29,9 +29,8 @@ int Judge(const JudgeOptions& options, const Io& io) {
   auto results = nlohmann::json::array();
   unsigned bad = 0, fresh = 0;
   for (const auto& path : listed->traces) {
-    const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
-    auto trace =
-        bytes ? trace::ReadTrace(campaign::AsBytes(*bytes)) : std::unexpected(std::string());
+    const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
+    auto trace = bytes ? trace::ReadTrace(files::AsBytes(*bytes)) : std::unexpected(std::string());
     if (!trace) {
       ++bad;
       io.err(bytes ? fmt::format("{}: {}\n", path.string(), trace.error()) : bytes.error() + "\n");
@@ -52,7 +51,7 @@ int Judge(const JudgeOptions& options, const Io& io) {
   if (options.common.json) {
     io.out(Dump({{"traces", results.size()}, {"new", fresh}, {"bad", bad}, {"results", results}}));
   }
-  return bad > 0 ? kBadInput : fresh > 0 ? kDiverges : kAgrees;
+  return ExitOf(fresh, bad);
 }
 
 void AddJudge(CLI::App& app, Chosen& chosen) {

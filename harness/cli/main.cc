@@ -3,28 +3,42 @@
 
 #include "harness/campaign/engine.h"
 #include "harness/cli/common.h"
+#include "harness/program/suggest.h"
 
 namespace fpswap::cli {
 namespace {
 
 constexpr const char* kFooter = R"(Exit codes:
   0  everything agrees, or only known divergences were seen
-  1  a new divergence
+  1  a new divergence, whatever else went wrong
   2  bad input or usage, or a disk that can't be written
   3  the target is not available here (fpswap doctor says why)
 
 Examples:
   fpswap doctor                            what this machine can test
   fpswap fuzz --time 60                    fuzz the best target for a minute
-  fpswap run corpus/seeds                  run programs, a verdict each
+  fpswap run corpus/known                  run programs, a verdict each
   fpswap show findings/NAME                a finding step by step
   fpswap reach findings                    what the last fuzzing run exercised)";
+
+// What to say where `word` is no subcommand.
+std::optional<std::string> WrongSubcommand(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* each : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (each->get_name() == word) return {};
+    if (!each->get_group().empty()) names.push_back(each->get_name());  // else it is for no user
+  }
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  return fmt::format("there is no subcommand {}{}\n  `fpswap --help` lists them",
+                     program::Quote(word), program::Suggest(word, views));
+}
 
 }  // namespace
 
 int Main(const std::vector<std::string>& arguments, const Io& io) {
   CLI::App app("fpswap: a differential fuzzer for KVM's swapping of guest FPU state", "fpswap");
   app.footer(kFooter);
+  app.set_version_flag("--version", "fpswap " FPSWAP_VERSION);
   app.require_subcommand(1);
   Chosen chosen;
   AddDoctor(app, chosen);
@@ -37,12 +51,18 @@ int Main(const std::vector<std::string>& arguments, const Io& io) {
   app.add_subcommand("fuzz-worker")->group("")->callback([&] {
     chosen = [](const Io&) { return campaign::PlainEngineMain(); };
   });
+  if (!arguments.empty() && !arguments[0].starts_with('-')) {
+    if (const auto wrong = WrongSubcommand(app, arguments[0])) return Fail(io, kBadInput, *wrong);
+  }
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
   try {
     app.parse(reversed);
   } catch (const CLI::CallForHelp& help) {
     const auto subcommands = app.get_subcommands();
     io.out(subcommands.empty() ? app.help() : subcommands.front()->help());
+    return kAgrees;
+  } catch (const CLI::CallForVersion& version) {
+    io.out(std::string(version.what()) + "\n");
     return kAgrees;
   } catch (const CLI::ParseError& error) {
     const auto subcommands = app.get_subcommands();

@@ -3,10 +3,10 @@
 // fpswap reach: what a run, a corpus or traces exercised.
 #include <fmt/format.h>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/reach_table.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/judge/judge.h"
 #include "harness/report/reach_text.h"
 #include "harness/trace/trace.h"
@@ -19,7 +19,7 @@ constexpr size_t kMaxReachSize = 256u << 20;
 using Status = std::expected<void, std::string>;
 
 Status AddRunTable(const fs::path& path, campaign::ReachTable& table) {
-  const auto text = campaign::ReadFile(path, kMaxReachSize);
+  const auto text = files::ReadFile(path, kMaxReachSize);
   if (!text) return std::unexpected(text.error());
   const auto read = campaign::ReachTable::FromJson(*text);
   if (!read) return std::unexpected(fmt::format("{}: {}", path.string(), read.error()));
@@ -28,9 +28,9 @@ Status AddRunTable(const fs::path& path, campaign::ReachTable& table) {
 }
 
 Status AddTrace(const fs::path& path, campaign::ReachTable& table) {
-  const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
   if (!bytes) return std::unexpected(bytes.error());
-  const auto trace = trace::ReadTrace(campaign::AsBytes(*bytes));
+  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
   const plan::Plan plan = plan::MakePlan(trace->program, trace->platform);
   judge::Judge judge(trace->platform);
@@ -40,7 +40,7 @@ Status AddTrace(const fs::path& path, campaign::ReachTable& table) {
 }
 
 // Simulated on `platform`: what these programs would reach there if the system agreed throughout.
-Status AddPrograms(const campaign::Listed& listed, const trace::Platform& platform,
+Status AddPrograms(const files::Listed& listed, const trace::Platform& platform,
                    campaign::ReachTable& table) {
   judge::Judge judge(platform);
   const auto add = [&](const std::expected<program::Program, std::string>& program) -> Status {
@@ -51,10 +51,10 @@ Status AddPrograms(const campaign::Listed& listed, const trace::Platform& platfo
     return {};
   };
   for (const fs::path& path : listed.programs) {
-    if (auto added = add(campaign::ReadProgram(path)); !added) return added;
+    if (auto added = add(files::ReadProgram(path)); !added) return added;
   }
   for (const fs::path& path : listed.encoded) {
-    if (auto added = add(campaign::ReadEncoded(path)); !added) return added;
+    if (auto added = add(files::ReadEncoded(path)); !added) return added;
   }
   return {};
 }
@@ -86,7 +86,7 @@ int Reach(const ReachOptions& options, const Io& io) {
   for (const fs::path& path : sources.tables) {
     if (auto added = AddRunTable(path, table); !added) return Fail(io, kBadInput, added.error());
   }
-  const auto listed = campaign::List(sources.others);
+  const auto listed = files::List(sources.others);
   if (!listed) return Fail(io, kBadInput, listed.error());
   for (const fs::path& path : listed->traces) {
     if (auto added = AddTrace(path, table); !added) return Fail(io, kBadInput, added.error());

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/trace/trace.h"
 
 namespace fpswap::cli {
@@ -29,7 +29,7 @@ class Replay {
       : options_(options), io_(io), known_(known) {}
 
   // Reads the programs; those that can't be read are told and counted as bad.
-  void Load(const campaign::Listed& listed);
+  void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
   // Runs what was loaded, in order, in batches. REQUIRES: done before what follows.
   std::expected<void, std::string> RunAll(campaign::Runner& runner);
@@ -48,10 +48,10 @@ class Replay {
   std::vector<Loaded> loaded_;
   json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
   std::vector<std::string> shown_;
-  unsigned bad_ = 0, new_ = 0, known_programs_ = 0;
+  unsigned bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
-void Replay::Load(const campaign::Listed& listed) {
+void Replay::Load(const files::Listed& listed) {
   const auto load = [&](const fs::path& path, auto read) {
     auto program = read(path);
     if (!program) {
@@ -62,8 +62,8 @@ void Replay::Load(const campaign::Listed& listed) {
     }
     loaded_.push_back({path, std::move(*program), {}});
   };
-  for (const fs::path& path : listed.programs) load(path, campaign::ReadProgram);
-  for (const fs::path& path : listed.encoded) load(path, campaign::ReadEncoded);
+  for (const fs::path& path : listed.programs) load(path, files::ReadProgram);
+  for (const fs::path& path : listed.encoded) load(path, files::ReadEncoded);
 }
 
 void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
@@ -81,7 +81,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
                          .program = loaded.plan.effective,
                          .trims = loaded.plan.trims,
                          .records = {records.begin(), records.end()}});
-  if (auto written = campaign::WriteFile(path, bytes); !written) {
+  if (auto written = files::WriteFile(path, bytes); !written) {
     ++bad_;
     io_.err(fmt::format("fpswap: {}\n", written.error()));
   }
@@ -92,12 +92,21 @@ void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
   Told told = Tell(verdict, runner_->platform(), known_);
   new_ += told.is_new;
   known_programs_ += !told.is_new && !verdict.ok();
+  // Nothing was compared, so nothing agrees.
+  const bool nothing_ran = verdict.ok() && loaded.plan.effective.steps.empty();
+  nothing_ran_ += nothing_ran;
   shown_.insert(shown_.end(), told.known.begin(), told.known.end());
   if (options_.trace) SaveTrace(loaded, records);
   if (options_.common.json) {
     told.json["file"] = loaded.path.string();
+    if (nothing_ran) told.json["result"] = "nothing ran";
     told.json["trims"] = TrimsJson(loaded.program, loaded.plan);
     results_.push_back(std::move(told.json));
+    return;
+  }
+  if (nothing_ran) {
+    io_.out(fmt::format("{}: nothing of it can run here\n{}", loaded.path.string(),
+                        TellTrims(loaded.program, loaded.plan)));
     return;
   }
   const char* result = told.is_new ? "DIVERGES" : verdict.ok() ? "agrees" : "known divergence";
@@ -150,29 +159,34 @@ void Replay::TellNotShown() {
 }
 
 int Replay::Finish() {
-  const size_t agree = loaded_.size() - new_ - known_programs_;
+  const size_t agree = loaded_.size() - new_ - known_programs_ - nothing_ran_;
   if (options_.common.json) {
     io_.out(Dump({{"target", runner_->platform().target},
                   {"programs", loaded_.size()},
                   {"agree", agree},
                   {"new", new_},
                   {"known", known_programs_},
+                  {"nothing_ran", nothing_ran_},
                   {"bad", bad_},
                   {"errors", errors_},
                   {"known_not_shown", not_shown_},
                   {"results", results_}}));
   } else {
-    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}\n", loaded_.size(),
+    const auto some = [](unsigned count, const char* what) {
+      return count > 0 ? fmt::format(", {} {}", count, what) : "";
+    };
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}\n", loaded_.size(),
                         runner_->platform().target, agree, known_programs_, new_,
-                        bad_ > 0 ? fmt::format(", {} could not be read or written", bad_) : ""));
+                        some(nothing_ran_, "can't run here"),
+                        some(bad_, "could not be read or written")));
   }
-  return bad_ > 0 ? kBadInput : new_ > 0 ? kDiverges : kAgrees;
+  return ExitOf(new_, bad_);
 }
 
 }  // namespace
 
 int Run(const RunOptions& options, const Io& io) {
-  const auto listed = campaign::List(options.paths);
+  const auto listed = files::List(options.paths);
   if (!listed) return Fail(io, kBadInput, listed.error());
   if (listed->programs.empty() && listed->encoded.empty()) {
     return Fail(io, kBadInput, "no program there: .fps files, findings or a corpus are expected");

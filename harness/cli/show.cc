@@ -5,9 +5,9 @@
 
 #include <fmt/format.h>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/judge/judge.h"
 #include "harness/trace/trace.h"
 
@@ -16,9 +16,9 @@ namespace fs = std::filesystem;
 namespace {
 
 std::expected<report::Shown, std::string> ShowTrace(const fs::path& path) {
-  const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
   if (!bytes) return std::unexpected(bytes.error());
-  const auto trace = trace::ReadTrace(campaign::AsBytes(*bytes));
+  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
   const plan::Plan plan = plan::MakePlan(trace->program, trace->platform);
   report::Shown shown = report::Describe(plan, judge::JudgeTrace(*trace));
@@ -38,7 +38,7 @@ int Show(const ShowOptions& options, const Io& io) {
   if (path.extension() == ".fpt") {
     shown = ShowTrace(path);
   } else {
-    auto program = campaign::ReadProgram(path);
+    auto program = files::ReadProgram(path);
     if (!program) return Fail(io, kBadInput, program.error());
     trace::Platform platform = campaign::EverythingPlatform();
     if (!options.common.target.empty()) {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <vector>
@@ -67,6 +68,15 @@ std::string NeverRan(const Cells& cells, const trace::Platform& platform) {
                       : fmt::format("can be done here, never ran:{}\n", text);
 }
 
+std::string LawsChecked(const ReachTable& table) {
+  std::string text = "\nLaws checked, in programs:";
+  for (unsigned law = 1; law <= 6; ++law) {
+    text += fmt::format(" {} {}", judge::LawName(static_cast<judge::Law>(law)), table.laws()[law]);
+  }
+  return text + fmt::format("\n{} programs judged by isolation and health alone (raw bytes)\n",
+                            table.unknown());
+}
+
 }  // namespace
 
 std::string ReachText(const ReachTable& table, const trace::Platform* platform) {
@@ -78,8 +88,17 @@ std::string ReachText(const ReachTable& table, const trace::Platform* platform) 
     by_outcome[row.op][row.outcome] += count;
     by_vcpus[row.op][row.vcpus] += count;
   }
-  std::string text = fmt::format("{} programs, {} judged, {} observations compared\n\n",
-                                 table.programs(), table.judged(), table.checks());
+  const uint64_t simulated = table.programs() - std::min(table.programs(), table.judged());
+  std::string text;
+  if (table.judged() > 0) {
+    text += fmt::format("{} programs run and judged, {} observations compared\n", table.judged(),
+                        table.checks());
+  }
+  if (simulated > 0) {
+    text +=
+        fmt::format("{} programs simulated: what they would exercise; nothing ran\n", simulated);
+  }
+  text += "\n";
   text += "Step x component\n" + Table(by_component, ComponentName);
   text += "\nStep x state of the component\n" +
           Table(by_state, [](uint8_t state) { return std::string(campaign::StateName(state)); });
@@ -88,12 +107,7 @@ std::string ReachText(const ReachTable& table, const trace::Platform* platform) 
   text += "\nStep x number of vCPUs\n" +
           Table(by_vcpus, [](uint8_t vcpus) { return std::to_string(vcpus); });
   if (platform != nullptr) text += "\n" + NeverRan(by_component, *platform);
-  text += "\nLaws checked, in programs:";
-  for (unsigned law = 1; law <= 6; ++law) {
-    text += fmt::format(" {} {}", judge::LawName(static_cast<judge::Law>(law)), table.laws()[law]);
-  }
-  text += fmt::format("\n{} programs judged by isolation and health alone (raw bytes)\n",
-                      table.unknown());
+  if (table.judged() > 0) text += LawsChecked(table);
   text += table.trims().empty() ? "Nothing was trimmed\n" : "\nTrimmed\n";
   for (const auto& [trim, count] : table.trims()) {
     text += fmt::format("{:>8}  {:20} {}\n", count, trim.first, trim.second);

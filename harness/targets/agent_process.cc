@@ -100,6 +100,34 @@ std::expected<AgentProcess, std::string> AgentProcess::Start(
   return AgentProcess(pid, pair[0]);
 }
 
+std::expected<std::string, std::string> OutputOf(std::vector<std::string> words) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    return std::unexpected(std::string("pipe: ") + std::strerror(errno));
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  FileActions files;
+  posix_spawn_file_actions_adddup2(&files.actions, ends[1], STDOUT_FILENO);
+  pid_t pid = -1;
+  const int error = posix_spawn(&pid, argv[0], &files.actions, nullptr, argv.data(), environ);
+  close(ends[1]);
+  std::string output;
+  char buffer[4096];
+  for (ssize_t got = 1; error == 0 && got != 0;) {
+    got = read(ends[0], buffer, sizeof(buffer));
+    if (got < 0 && errno != EINTR) break;
+    if (got > 0) output.append(buffer, static_cast<size_t>(got));
+  }
+  close(ends[0]);
+  if (error != 0) return std::unexpected(words[0] + ": " + std::strerror(error));
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return output;
+  return std::unexpected(words[0] + " failed");
+}
+
 AgentProcess::AgentProcess(AgentProcess&& other) noexcept
     : pid_(std::exchange(other.pid_, -1)),
       fd_(std::exchange(other.fd_, -1)),

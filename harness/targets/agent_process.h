@@ -67,4 +67,7 @@ class AgentProcess {
   std::string silent_;                    // why it was killed, if it was
 };
 
+// What a program of ours prints, where it ends well: words[0] is its path. Waits for its end.
+std::expected<std::string, std::string> OutputOf(std::vector<std::string> words);
+
 }  // namespace fpswap::targets

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <sstream>
 
+#include "harness/targets/agent_process.h"
 #include "harness/targets/agent_target.h"
 
 namespace fpswap::targets {
@@ -72,6 +74,22 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
   auto target = AgentTarget::Open(std::move(command));
   if (!target) return std::unexpected(target.error());
   return std::unique_ptr<Target>(std::move(*target));
+}
+
+std::expected<std::vector<Plant>, std::string> Plants(const Options& options) {
+  std::vector<Plant> plants;
+  for (const TargetRow& row : kTargets) {
+    if (!row.plants) continue;
+    const auto listed = OutputOf({RunnerDir(options) / row.agent, "--list-plants"});
+    if (!listed) return std::unexpected(listed.error());
+    std::istringstream lines(*listed);  // "NAME   what it does (law: ...)"
+    for (std::string line; std::getline(lines, line);) {
+      const size_t end = line.find(' '), words = line.find_first_not_of(' ', end);
+      if (words == std::string::npos) continue;
+      plants.push_back({line.substr(0, end), line.substr(words)});
+    }
+  }
+  return plants;
 }
 
 }  // namespace fpswap::targets

@@ -46,4 +46,11 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
                                                                const Options& options);
 std::span<const std::string_view> TargetNames();
 
+// A bug that a target can be told to have (Options::plant), to test the harness.
+struct Plant {
+  std::string name, sentence;
+};
+// Those that can be planted, as the agent lists them. The error says why it could not be asked.
+std::expected<std::vector<Plant>, std::string> Plants(const Options& options);
+
 }  // namespace fpswap::targets

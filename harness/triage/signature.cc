@@ -50,8 +50,10 @@ std::string WhereClass(std::string_view where) {
 }
 
 Signature SignatureOf(const judge::Divergence& divergence) {
+  const bool by_step =
+      divergence.law != judge::Law::kIsolation && divergence.law != judge::Law::kHealth;
   Signature signature{.law = divergence.law,
-                      .op = divergence.op,
+                      .op = by_step ? divergence.op : uint8_t{0},
                       .component = {},
                       .relation = divergence.relation,
                       .where = WhereClass(divergence.where),
@@ -69,10 +71,10 @@ std::string Signature::Key() const {
 
 std::string Signature::Name() const {
   std::string name =
-      cause.empty()
-          ? fmt::format("{:08x}-{}-{}-{}-{}", Hash(Key()), judge::LawName(law), OpName(op),
-                        ComponentName(component), judge::RelationName(relation))
-          : fmt::format("{:08x}-{}-{}", Hash(Key()), cause, ComponentName(component));
+      fmt::format("{:08x}-{}", Hash(Key()), cause.empty() ? judge::LawName(law) : cause);
+  if (cause.empty() && op != 0) name += "-" + OpName(op);
+  name += "-" + ComponentName(component);
+  if (cause.empty()) name += fmt::format("-{}", judge::RelationName(relation));
   for (char& c : name) {
     const bool plain = IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' ||
                        c == '_' || c == '-';

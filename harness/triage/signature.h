@@ -17,7 +17,10 @@ namespace fpswap::triage {
 
 struct Signature {
   judge::Law law = judge::Law::kModel;
-  uint8_t op = 0;  // program::Op, 0 for none
+  // program::Op; 0 for none. Left out for isolation and health: the step at which a register of the
+  // host was lost, or the machine stopped, says little about why, and one bug would be many
+  // findings.
+  uint8_t op = 0;
   std::optional<xstate::Component> component;
   judge::Relation relation = judge::Relation::kOther;
   std::string where;  // a WhereClass
@@ -25,7 +28,8 @@ struct Signature {
 
   // All of it in one line: "model|vmm.get_xsave|avx|stale|YMM#[255:128] of the image".
   std::string Key() const;
-  // Fit for a folder: "3f2a91bc-model-vmm.get_xsave-avx-stale". The hash is of Key().
+  // Fit for a folder: "3f2a91bc-model-vmm.get_xsave-avx-stale", "0e75b6a9-isolation-sse-other". The
+  // hash is of Key().
   std::string Name() const;
   bool operator==(const Signature& other) const { return Key() == other.Key(); }
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,19 +18,19 @@ using ::testing::HasSubstr;
 
 TEST(ReadFile, RefusesWhatIsTooLargeMissingOrNoFile) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(WriteFile(folder.path() / "a", "0123456789"));
-  EXPECT_EQ(ReadFile(folder.path() / "a", 10).value_or("error"), "0123456789");
-  EXPECT_THAT(ReadFile(folder.path() / "a", 9).error(), HasSubstr("larger than 9 bytes"));
-  EXPECT_THAT(ReadFile(folder.path() / "b", 9).error(), HasSubstr("No such file"));
-  EXPECT_THAT(ReadFile(folder.path(), 9).error(), HasSubstr("not a file"));
-  EXPECT_FALSE(ReadFile("/dev/zero", 9));
+  ASSERT_TRUE(files::WriteFile(folder.path() / "a", "0123456789"));
+  EXPECT_EQ(files::ReadFile(folder.path() / "a", 10).value_or("error"), "0123456789");
+  EXPECT_THAT(files::ReadFile(folder.path() / "a", 9).error(), HasSubstr("larger than 9 bytes"));
+  EXPECT_THAT(files::ReadFile(folder.path() / "b", 9).error(), HasSubstr("No such file"));
+  EXPECT_THAT(files::ReadFile(folder.path(), 9).error(), HasSubstr("not a file"));
+  EXPECT_FALSE(files::ReadFile("/dev/zero", 9));
 }
 
 TEST(WriteFile, LeavesNothingBehindWhenItFails) {
   const TemporaryFolder folder;
-  EXPECT_FALSE(WriteFile(folder.path() / "none" / "a", "x"));
+  EXPECT_FALSE(files::WriteFile(folder.path() / "none" / "a", "x"));
   fs::create_directory(folder.path() / "taken");
-  EXPECT_FALSE(WriteFile(folder.path() / "taken", "x"));
+  EXPECT_FALSE(files::WriteFile(folder.path() / "taken", "x"));
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1);
 }
 
@@ -41,24 +41,24 @@ TEST(List, FindsProgramsTracesAndCorporaAndPassesOverTheRest) {
   const std::string hash(40, 'a');
   for (const char* name : {"b.fps", "a.fps", "finding/trace.fpt", "finding/README.md",
                            ".run-1/hidden.fps", hash.c_str()}) {
-    ASSERT_TRUE(WriteFile(folder.path() / name, "x"));
+    ASSERT_TRUE(files::WriteFile(folder.path() / name, "x"));
   }
   const fs::path paths[] = {folder.path()};
-  const auto listed = List(paths);
+  const auto listed = files::List(paths);
   ASSERT_TRUE(listed) << listed.error();
   ASSERT_EQ(listed->programs.size(), 2u);
   EXPECT_EQ(listed->programs[0].filename(), "a.fps");
   EXPECT_EQ(listed->traces.size(), 1u);
   EXPECT_EQ(listed->encoded.size(), 1u);
   const fs::path missing[] = {folder.path() / "missing.fps"};
-  EXPECT_THAT(List(missing).error(), HasSubstr("missing.fps: no such file"));
+  EXPECT_THAT(files::List(missing).error(), HasSubstr("missing.fps: no such file"));
 }
 
 TEST(ReadProgram, NamesFileLineAndColumn) {
   const TemporaryFolder folder;
   const fs::path path = folder.path() / "bad.fps";
-  ASSERT_TRUE(WriteFile(path, "fpswap 1\nxsvae slot=1\n"));
-  const auto program = ReadProgram(path);
+  ASSERT_TRUE(files::WriteFile(path, "fpswap 1\nxsvae slot=1\n"));
+  const auto program = files::ReadProgram(path);
   ASSERT_FALSE(program);
   EXPECT_THAT(program.error(), HasSubstr(path.string() + ":2:1:"));
 }
@@ -103,16 +103,16 @@ TEST(ReadPending, RefusesTornAndGarbageFiles) {
   const std::vector<program::Program> batch = {ProgramOf({Op::kFninit, Op::kVzeroall})};
   ASSERT_TRUE(pending.Write(batch));
   const fs::path path = folder.path() / "pending-0-0.bin";
-  const std::string whole = ReadFile(path, 1 << 20).value();
+  const std::string whole = files::ReadFile(path, 1 << 20).value();
   const size_t used = whole.find_last_not_of('\0') + 1;
   for (size_t cut = 0; cut < used; ++cut) {
-    ASSERT_TRUE(WriteFile(path, whole.substr(0, cut)));
+    ASSERT_TRUE(files::WriteFile(path, whole.substr(0, cut)));
     EXPECT_FALSE(ReadPending(path)) << "cut at " << cut;
   }
   for (size_t at = 0; at < used; ++at) {
     std::string torn = whole;
     torn[at] = static_cast<char>(torn[at] ^ 0x40);
-    ASSERT_TRUE(WriteFile(path, torn));
+    ASSERT_TRUE(files::WriteFile(path, torn));
     EXPECT_FALSE(ReadPending(path)) << "changed at " << at;
   }
 }

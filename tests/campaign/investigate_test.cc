@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/trace/trace.h"
 #include "tests/campaign/fakes.h"
 
@@ -22,6 +22,7 @@ using fpswap::testing::TemporaryFolder;
 using program::Op;
 using program::Program;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 judge::Verdict VzeroallThenGetDiverges(const Program& program) {
   judge::Verdict verdict;
@@ -43,8 +44,13 @@ std::expected<void, std::string> Handle(Investigator& investigator, FakeRunner& 
                                         std::span<const Program> before = {}) {
   auto ran = RunOne(runner, program);
   if (!ran) return std::unexpected(ran.error());
-  if (ran->verdict.ok() || !investigator.Note(ran->verdict)) return {};
-  return investigator.Investigate(*ran, before, NotAnnounced);
+  if (ran->verdict.ok()) return {};
+  for (const triage::Signature& wanted : investigator.Note(ran->verdict)) {
+    if (auto status = investigator.Investigate(*ran, wanted, before, NotAnnounced); !status) {
+      return status;
+    }
+  }
+  return {};
 }
 
 std::vector<fs::path> FoldersIn(const fs::path& folder) {
@@ -60,18 +66,19 @@ TEST(Investigator, WritesAWholeFindingWithTheSmallestProgram) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  const auto program = ReadProgram(found[0] / "program.fps");
+  const auto program = files::ReadProgram(found[0] / "program.fps");
   ASSERT_TRUE(program) << program.error();
   EXPECT_EQ(program->steps.size(), 2u);
-  const auto bytes = ReadFile(found[0] / "trace.fpt", trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(found[0] / "trace.fpt", trace::kMaxTraceSize);
   ASSERT_TRUE(bytes);
-  const auto trace = trace::ReadTrace(AsBytes(*bytes));
+  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   ASSERT_TRUE(trace) << trace.error();
   EXPECT_EQ(trace->program, *program);
-  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  const auto verdict =
+      nlohmann::json::parse(files::ReadFile(found[0] / "verdict.json", 1 << 20).value());
   EXPECT_EQ(verdict["repeats"], 5);
   EXPECT_EQ(verdict["reruns"], 5);
-  const std::string readme = ReadFile(found[0] / "README.md", 1 << 20).value();
+  const std::string readme = files::ReadFile(found[0] / "README.md", 1 << 20).value();
   EXPECT_THAT(readme, HasSubstr("YMM5 was to be 010203 and was 090807"));
   EXPECT_THAT(readme, HasSubstr("fpswap run " + found[0].filename().string() + "/program.fps"));
   EXPECT_TRUE(fs::exists(found[0] / "platform.json"));
@@ -117,9 +124,9 @@ TEST(Investigator, KeepsWhatRanBeforeWhereItDoesNotRepeatAlone) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty(), before));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(ReadProgram(found[0] / "before" / "01.fps").value(), before[1]);
-  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 5u) << "not minimised";
-  EXPECT_THAT(ReadFile(found[0] / "README.md", 1 << 20).value(), HasSubstr("0 of 5 runs"));
+  EXPECT_EQ(files::ReadProgram(found[0] / "before" / "01.fps").value(), before[1]);
+  EXPECT_EQ(files::ReadProgram(found[0] / "program.fps")->steps.size(), 5u) << "not minimised";
+  EXPECT_THAT(files::ReadFile(found[0] / "README.md", 1 << 20).value(), HasSubstr("0 of 5 runs"));
 }
 
 TEST(Investigator, SaysHowOftenAFlakyOneRepeatsAndStillMakesItSmaller) {
@@ -133,8 +140,9 @@ TEST(Investigator, SaysHowOftenAFlakyOneRepeatsAndStillMakesItSmaller) {
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));
   const auto found = FoldersIn(folder.path());
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(ReadProgram(found[0] / "program.fps")->steps.size(), 2u);
-  const auto verdict = nlohmann::json::parse(ReadFile(found[0] / "verdict.json", 1 << 20).value());
+  EXPECT_EQ(files::ReadProgram(found[0] / "program.fps")->steps.size(), 2u);
+  const auto verdict =
+      nlohmann::json::parse(files::ReadFile(found[0] / "verdict.json", 1 << 20).value());
   EXPECT_GT(verdict["repeats"], 0);
   EXPECT_LT(verdict["repeats"], 5);
 }
@@ -162,10 +170,13 @@ TEST(Investigator, AnnouncesEachProgramBeforeItRunsAndStopsWhereItCannot) {
   FakeRunner runner(VzeroallThenGetDiverges);
   Investigator investigator(runner, {}, {.findings = folder.path()});
   const auto ran = RunOne(runner, Guilty());
-  ASSERT_TRUE(ran && investigator.Note(ran->verdict));
+  ASSERT_TRUE(ran);
+  const auto unseen = investigator.Note(ran->verdict);
+  ASSERT_EQ(unseen.size(), 1u);
   const size_t before = runner.ran();
-  const auto status = investigator.Investigate(
-      *ran, {}, [](const Program&) { return std::unexpected(std::string("disk full")); });
+  const auto status = investigator.Investigate(*ran, unseen[0], {}, [](const Program&) {
+    return std::unexpected(std::string("disk full"));
+  });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error(), "disk full");
   EXPECT_EQ(runner.ran(), before) << "nothing ran that was not announced";
@@ -174,12 +185,95 @@ TEST(Investigator, AnnouncesEachProgramBeforeItRunsAndStopsWhereItCannot) {
 
 TEST(Investigator, SaysSoWhenAFindingCannotBeWrittenAndLooksAgainNextTime) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(WriteFile(folder.path() / "file", "in the way"));
+  ASSERT_TRUE(files::WriteFile(folder.path() / "file", "in the way"));
   FakeRunner runner(VzeroallThenGetDiverges);
   Investigator investigator(runner, {}, {.findings = folder.path() / "file" / "findings"});
   ASSERT_TRUE(Handle(investigator, runner, Guilty()));
   EXPECT_THAT(investigator.write_error(), HasSubstr("could not be written"));
-  EXPECT_TRUE(investigator.Note(VzeroallThenGetDiverges(Guilty())));
+  EXPECT_THAT(investigator.write_error(), Not(HasSubstr("/.")))
+      << "the finding's own name, not that of a temporary file";
+  EXPECT_EQ(investigator.Note(VzeroallThenGetDiverges(Guilty())).size(), 1u);
+}
+
+TEST(Investigator, WriteErrorIsOfTheLastFindingOnly) {
+  const TemporaryFolder folder;
+  ASSERT_TRUE(files::WriteFile(folder.path() / "findings", "in the way"));
+  FakeRunner runner(VzeroallThenGetDiverges);
+  Investigator investigator(runner, {}, {.findings = folder.path() / "findings"});
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  ASSERT_NE(investigator.write_error(), "");
+  EXPECT_TRUE(investigator.new_seen().empty()) << "it has no finding";
+  fs::remove(folder.path() / "findings");
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_EQ(investigator.write_error(), "");
+  EXPECT_EQ(FoldersIn(folder.path() / "findings").size(), 1u);
+}
+
+// A common divergence first, and another one behind it.
+judge::Verdict TwoDiverge(const Program& program) {
+  judge::Verdict verdict = VzeroallThenGetDiverges(program);
+  if (!Contains(program, Op::kFchs)) return verdict;
+  verdict.divergences.push_back(SomeDivergence());
+  verdict.divergences.back().law = judge::Law::kIsolation;
+  return verdict;
+}
+
+TEST(Investigator, LooksAtEachNewDivergenceOfAVerdictNotOnlyTheFirst) {
+  const TemporaryFolder folder;
+  FakeRunner runner(TwoDiverge);
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner,
+                     ProgramOf({Op::kVzeroall, Op::kGetXsave})));  // from here on it is "seen"
+  ASSERT_TRUE(Handle(investigator, runner, Guilty()));
+  EXPECT_EQ(investigator.new_seen().size(), 2u);
+  EXPECT_EQ(FoldersIn(folder.path()).size(), 2u);
+  EXPECT_EQ(
+      investigator.new_seen().at(triage::SignatureOf(TwoDiverge(Guilty()).divergences[0]).Name()),
+      2u);
+}
+
+// A worker is killed when one of two was looked into.
+TEST(Investigator, WhatHasNoFindingYetIsNewAgainInTheNextLife) {
+  const TemporaryFolder folder;
+  FakeRunner runner(TwoDiverge);
+  Investigator killed(runner, {}, {.findings = folder.path()});
+  const auto ran = RunOne(runner, Guilty());
+  ASSERT_TRUE(ran);
+  const auto unseen = killed.Note(ran->verdict);
+  ASSERT_EQ(unseen.size(), 2u);
+  ASSERT_TRUE(killed.Investigate(*ran, unseen[0], {}, NotAnnounced));
+  EXPECT_EQ(killed.new_count(), 2u);
+  Investigator next(runner, {}, {.findings = folder.path()});
+  next.Restore(killed.known_seen(), killed.new_seen());
+  const auto again = next.Note(ran->verdict);
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_EQ(again[0], unseen[1]);
+}
+
+// A target that is broken throughout: another signature each time.
+TEST(Investigator, TakesItsShareOfTheTimeAndNoMore) {
+  const TemporaryFolder folder;
+  unsigned signature = 0;
+  FakeRunner runner([&](const Program& program) {
+    judge::Verdict verdict = VzeroallThenGetDiverges(program);
+    for (judge::Divergence& d : verdict.divergences) d.where = std::string(signature, 'x');
+    return verdict;
+  });
+  runner.set_before([] { usleep(5000); });
+  using std::chrono::milliseconds;
+  Investigator investigator(runner, {},
+                            {.findings = folder.path(),
+                             .limit = milliseconds(100),
+                             .least = milliseconds(10),
+                             .share = 0});
+  Program large = Guilty();
+  large.steps.resize(40, large.steps[0]);
+  for (signature = 1; signature <= 6; ++signature) {
+    ASSERT_TRUE(Handle(investigator, runner, large));
+  }
+  EXPECT_EQ(FoldersIn(folder.path()).size(), 6u) << "each has its finding";
+  // 100 ms for the first, 10 ms for each other, at 5 ms a run; one may begin just before the end.
+  EXPECT_LE(runner.ran(), (1 + 20 + 1) + 5 * (1 + 2 + 1));
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/judge/judge.h"
 #include "tests/campaign/fakes.h"
 
@@ -237,7 +237,7 @@ TEST(Sort, OneUnknownDivergenceMakesTheWholeVerdictNew) {
 TEST(LoadKnown, ReadsEveryFolderAndRefusesOneWithoutItsPredicate) {
   const fpswap::testing::TemporaryFolder folder;
   std::filesystem::create_directory(folder.path() / "avx-stale");
-  ASSERT_TRUE(campaign::WriteFile(folder.path() / "avx-stale/known.json", Entry().dump()));
+  ASSERT_TRUE(files::WriteFile(folder.path() / "avx-stale/known.json", Entry().dump()));
   auto known = LoadKnown(folder.path());
   ASSERT_TRUE(known) << known.error();
   ASSERT_EQ(known->size(), 1u);

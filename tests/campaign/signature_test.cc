@@ -41,6 +41,20 @@ TEST(Signature, DiffersByEachOfItsFields) {
   EXPECT_NE(SignatureOf(d).Key(), key);
 }
 
+TEST(Signature, OfIsolationAndHealthIsTheSameAtEveryStep) {
+  for (const judge::Law law : {judge::Law::kIsolation, judge::Law::kHealth}) {
+    judge::Divergence d = SomeDivergence();
+    d.law = law;
+    const std::string key = SignatureOf(d).Key(), name = SignatureOf(d).Name();
+    EXPECT_EQ(name.find("vmm.get_xsave"), std::string::npos) << name;
+    d.op = static_cast<uint8_t>(program::Op::kXsave);
+    EXPECT_EQ(SignatureOf(d).Key(), key);
+    EXPECT_EQ(SignatureOf(d).Name(), name);
+    d.component = xstate::Component::kOpmask;
+    EXPECT_NE(SignatureOf(d).Key(), key);
+  }
+}
+
 TEST(Signature, KeepsBitRangesAndDropsNumbersAndAddresses) {
   EXPECT_EQ(WhereClass("ZMM31[511:256] byte 12"), "ZMM#[511:256] byte #");
   EXPECT_EQ(WhereClass("MSR 0x1c4"), "MSR #");

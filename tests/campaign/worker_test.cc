@@ -3,15 +3,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 
 #include "harness/campaign/engine.h"
-#include "harness/campaign/files.h"
+#include "harness/campaign/pending.h"
+#include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
 #include "harness/campaign/supervisor.h"
+#include "harness/files/files.h"
 #include "tests/campaign/fakes.h"
 
 namespace fpswap::campaign {
@@ -101,7 +104,7 @@ TEST(Worker, FindsADivergenceAndGoesOn) {
   ASSERT_EQ(result->new_seen.size(), 1u);
   EXPECT_EQ(result->reach.programs(), 2000u);
   const fs::path finding = options.findings / result->new_seen.begin()->first;
-  EXPECT_EQ(ReadProgram(finding / "program.fps")->steps.size(), 1u);
+  EXPECT_EQ(files::ReadProgram(finding / "program.fps")->steps.size(), 1u);
 }
 
 TEST(Worker, CountsOnInItsNextLife) {
@@ -151,6 +154,14 @@ TEST(WorkerOptions, ComeThroughTheEnvironmentAsTheyWere) {
 // --- the supervisor, its workers forked with a fake target
 // ------------------------------------------
 
+size_t FoldersOfRuns(const fs::path& findings) {
+  size_t count = 0;
+  for (const auto& entry : fs::directory_iterator(findings)) {
+    count += entry.path().filename().string().starts_with(".run");
+  }
+  return count;
+}
+
 struct Supervised {
   Summary summary;
   unsigned starts = 0;
@@ -194,9 +205,7 @@ TEST(Supervisor, SumsUpItsWorkersAndCleansUpAfterThem) {
   EXPECT_EQ(run.summary.progress.restarts, 0u);
   EXPECT_TRUE(run.summary.errors.empty()) << run.summary.errors.front();
   EXPECT_TRUE(fs::exists(folder.path() / "findings" / "reach.json"));
-  for (const auto& entry : fs::directory_iterator(folder.path() / "findings")) {
-    EXPECT_FALSE(entry.path().filename().string().starts_with(".run")) << entry.path();
-  }
+  EXPECT_EQ(FoldersOfRuns(folder.path() / "findings"), 0u);
 }
 
 TEST(Supervisor, RestartsAWorkerThatIsKilledAndKeepsWhatItWasRunning) {
@@ -254,8 +263,158 @@ TEST(Supervisor, SalvagesWhatARunLeftThatIsGone) {
   usleep(100000);  // the worker kills itself after its parent
   const auto run = Supervise(folder.path(), 10, 1, 0, [](unsigned) {});
   ASSERT_FALSE(run.summary.interrupted.empty());
-  EXPECT_TRUE(ReadProgram(run.summary.interrupted[0] / "0000.fps"));
-  EXPECT_FALSE(fs::exists(findings / (".run-" + std::to_string(child))));
+  EXPECT_TRUE(files::ReadProgram(run.summary.interrupted[0] / "0000.fps"));
+  EXPECT_EQ(FoldersOfRuns(findings), 0u);
+}
+
+// What a run leaves that is killed while a program runs.
+void LeaveRun(const fs::path& run, const Program& program) {
+  fs::create_directories(run);
+  ASSERT_TRUE(files::WriteFile(run / "lock", ""));
+  ASSERT_TRUE(SharedStats::Map(JobStatsPath(run, 0)));
+  ASSERT_TRUE(PendingFile(run, 0, false).Write({&program, 1}));
+}
+
+// In a container each run may have the process id of the one before it.
+TEST(Supervisor, SalvagesARunThatHadThisProcessId) {
+  const TemporaryFolder folder;
+  const Program program = fpswap::testing::ProgramOf({Op::kVzeroall});
+  LeaveRun(folder.path() / "findings" / (".run-" + std::to_string(getpid())), program);
+  const auto run = Supervise(folder.path(), 40, 1, 0, [](unsigned) {});
+  ASSERT_EQ(run.summary.interrupted.size(), 1u);
+  EXPECT_EQ(files::ReadProgram(run.summary.interrupted[0] / "0000.fps").value(), program);
+}
+
+// Its process may be in another PID namespace, where no process id of it means anything here.
+TEST(Supervisor, LeavesARunAloneThatLives) {
+  const TemporaryFolder folder;
+  const fs::path other = folder.path() / "findings" / ".run-99999999";
+  LeaveRun(other, {});
+  {
+    const auto lives = RunLock::Share(other);
+    ASSERT_TRUE(lives) << lives.error();
+    EXPECT_TRUE(Supervise(folder.path(), 40, 1, 0, [](unsigned) {}).summary.interrupted.empty());
+    EXPECT_TRUE(fs::exists(other / "pending-0-0.bin"));
+  }
+  EXPECT_EQ(Supervise(folder.path(), 40, 1, 0, [](unsigned) {}).summary.interrupted.size(), 1u);
+  EXPECT_FALSE(fs::exists(other));
+}
+
+// Nothing can be written while this lives: a disk that is full.
+class FullDisk {
+ public:
+  FullDisk() {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit none{.rlim_cur = 0, .rlim_max = before_.rlim_max};
+    std::signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &none);
+  }
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, SIG_DFL);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST(Supervisor, RunsNothingUntilWhatAnEarlierRunLeftIsSaved) {
+  const TemporaryFolder folder;
+  const fs::path findings = folder.path() / "findings", old = findings / ".run-old";
+  LeaveRun(old, {});
+  FuzzOptions options;
+  options.worker.findings = findings;
+  {
+    Supervisor supervisor(options, [](const WorkerOptions&, unsigned) -> pid_t {
+      ADD_FAILURE() << "a worker was started";
+      return -1;
+    });
+    std::string error;
+    {
+      const FullDisk full;
+      const auto summary = supervisor.Run(nullptr);
+      if (!summary) error = summary.error();
+    }
+    EXPECT_THAT(error, HasSubstr("could not be saved and stay in " + old.string()));
+  }
+  EXPECT_TRUE(ReadPending(old / "pending-0-0.bin"));
+  const auto run = Supervise(folder.path(), 40, 1, 0, [](unsigned) {});
+  ASSERT_EQ(run.summary.interrupted.size(), 1u);
+  EXPECT_TRUE(files::ReadProgram(run.summary.interrupted[0] / "0000.fps"));
+  EXPECT_FALSE(fs::exists(old));
+}
+
+TEST(Supervisor, KeepsItsFolderWhereAWorkersProgramsCannotBeSaved) {
+  const TemporaryFolder folder;
+  const fs::path findings = folder.path() / "findings";
+  FuzzOptions options;
+  options.worker.findings = findings;
+  options.worker.batch = 16;
+  std::unique_ptr<FullDisk> full;
+  {
+    Supervisor supervisor(options, [&](const WorkerOptions& worker_options, unsigned restart) {
+      EXPECT_EQ(restart, 0u) << "started again it would write over what was about to run";
+      const pid_t child = fork();
+      if (child != 0) {
+        full = std::make_unique<FullDisk>();  // the supervisor's, not the worker's
+        return child;
+      }
+      auto runner = std::make_unique<FakeRunner>(Agrees);
+      runner->set_before([] { kill(getpid(), SIGKILL); });
+      auto worker = Worker::Open(worker_options, std::move(runner));
+      _exit(worker ? static_cast<int>(RunPlainEngine(**worker, worker_options)) : 3);
+    });
+    const auto summary = supervisor.Run(nullptr);
+    full.reset();
+    ASSERT_TRUE(summary) << summary.error();
+    EXPECT_TRUE(summary->failed);
+    EXPECT_TRUE(summary->interrupted.empty());
+  }
+  EXPECT_EQ(FoldersOfRuns(findings), 1u);
+  EXPECT_FALSE(Supervise(folder.path(), 40, 1, 0, [](unsigned) {}).summary.interrupted.empty());
+  EXPECT_EQ(FoldersOfRuns(findings), 0u);
+}
+
+TEST(Supervisor, CountsAFindingThatCannotBeWritten) {
+  const TemporaryFolder folder;
+  const auto run = Supervise(
+      folder.path(), 400, 1, 0, [](unsigned) {},
+      [](const Program& program) {
+        judge::Verdict verdict = VzeroallDiverges(program);
+        // No folder can have a name that long.
+        for (judge::Divergence& d : verdict.divergences) d.cause = std::string(256, 'x');
+        return verdict;
+      });
+  EXPECT_GT(run.summary.progress.unsaved, 0u);
+  EXPECT_EQ(run.summary.progress.new_found, 1u);
+  EXPECT_TRUE(run.summary.new_seen.empty()) << "there is no folder to name";
+}
+
+TEST(Supervisor, CountsNewDivergencesOfAJobWhoseResultCannotBeRead) {
+  const TemporaryFolder folder;
+  bool first = true;
+  const auto run = Supervise(
+      folder.path(), 400, 1, 0,
+      [&](unsigned) {
+        if (!std::exchange(first, false)) return;
+        for (const auto& entry : fs::directory_iterator(folder.path() / "findings")) {
+          fs::create_directory(entry.path() / "job-0.json");
+        }
+      },
+      VzeroallDiverges);
+  EXPECT_EQ(run.summary.progress.new_found, 1u);
+  EXPECT_FALSE(run.summary.errors.empty());
+}
+
+TEST(RunFolder, OfEachRunIsItsOwn) {
+  const TemporaryFolder folder;
+  const auto one = MakeRunFolder(folder.path() / "findings"),
+             two = MakeRunFolder(folder.path() / "findings");
+  ASSERT_TRUE(one && two);
+  EXPECT_NE(one->path, two->path);
+  EXPECT_TRUE(AbandonedRuns(folder.path() / "findings").empty());
 }
 
 }  // namespace

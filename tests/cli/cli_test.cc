@@ -10,9 +10,9 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 #include "harness/program/text.h"
 #include "harness/trace/trace.h"
@@ -27,6 +27,7 @@ using fpswap::testing::TemporaryFolder;
 using nlohmann::json;
 using program::Op;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 struct Result {
   int exit = -1;
@@ -46,7 +47,7 @@ class Cli : public ::testing::Test {
   fs::path Write(const std::string& name, std::string_view text) const {
     const fs::path path = folder_.path() / name;
     fs::create_directories(path.parent_path());
-    EXPECT_TRUE(campaign::WriteFile(path, text));
+    EXPECT_TRUE(files::WriteFile(path, text));
     return path;
   }
   // A program that every target can run.
@@ -89,6 +90,47 @@ TEST_F(Cli, BadUsageIsExitCode2AndSaysWhereHelpIs) {
     EXPECT_THAT(result.err, HasSubstr("--help"));
     EXPECT_EQ(result.out, "");
   }
+}
+
+TEST_F(Cli, BadNumbersAreAnsweredWithWhatWasExpected) {
+  for (const char* text : {"0", "-1", "abc", "1x", "nan", "inf", ""}) {
+    const Result time = Command({"fuzz", "--time", text}), runs = Command({"fuzz", "--runs", text});
+    EXPECT_EQ(time.exit, kBadInput);
+    EXPECT_THAT(time.err, HasSubstr("a number of seconds above 0")) << text;
+    EXPECT_LT(time.err.size(), 200u) << time.err;
+    EXPECT_EQ(runs.exit, kBadInput);
+    EXPECT_THAT(runs.err, HasSubstr("a number of programs above 0")) << text;
+  }
+}
+
+TEST_F(Cli, UnknownSubcommandIsNamedWithTheNearest) {
+  const Result result = Command({"fuz", "--time", "3"});
+  EXPECT_EQ(result.exit, kBadInput);
+  EXPECT_THAT(result.err, HasSubstr("no subcommand \"fuz\"; did you mean \"fuzz\"?"));
+  EXPECT_THAT(Command({"fuzz-worke"}).err, Not(HasSubstr("fuzz-worker"))) << "for no user";
+}
+
+TEST_F(Cli, VersionIsTold) {
+  const Result result = Command({"--version"});
+  EXPECT_EQ(result.exit, kAgrees);
+  EXPECT_THAT(result.out, ::testing::MatchesRegex("fpswap [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+TEST_F(Cli, ExamplesOfTheHelpAreThere) {
+  const std::string help = Command({"--help"}).out;
+  const size_t run = help.find("fpswap run ");
+  ASSERT_NE(run, std::string::npos);
+  const size_t begin = run + std::string("fpswap run ").size();
+  const std::string path = help.substr(begin, help.find(' ', begin) - begin);
+  EXPECT_TRUE(fs::is_directory(fs::path(FPSWAP_SOURCE_DIR) / path)) << path;
+}
+
+TEST_F(Cli, UnknownPlantIsExitCode2WithTheListOfThem) {
+  if (!fs::exists(fs::path(FPSWAP_BINARY_DIR) / "kvm-runner")) GTEST_SKIP() << "no agent is built";
+  const Result result = Command({"run", WriteSmall("a.fps").string(), "--plant", "nope"});
+  EXPECT_EQ(result.exit, kBadInput);
+  EXPECT_THAT(result.err, HasSubstr("no planted bug \"nope\"; there are\n"));
+  EXPECT_THAT(result.err, HasSubstr("\n  canary-clobbered "));
 }
 
 TEST_F(Cli, BadProgramsAreRefusedWithFileLineAndColumn) {
@@ -182,9 +224,9 @@ TEST_F(Cli, ChangedTraceIsANewDivergenceWithExitCode1) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const fs::path path = folder_.path() / "a.fpt";
   Command({"run", WriteSmall("a.fps").string(), "--target", "native", "--trace", path.string()});
-  const auto bytes = campaign::ReadFile(path, trace::kMaxTraceSize);
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
   ASSERT_TRUE(bytes);
-  auto trace = trace::ReadTrace(campaign::AsBytes(*bytes));
+  auto trace = trace::ReadTrace(files::AsBytes(*bytes));
   ASSERT_TRUE(trace) << trace.error();
   std::vector<uint8_t> records;
   trace::RecordReader reader(trace->records);
@@ -196,11 +238,14 @@ TEST_F(Cli, ChangedTraceIsANewDivergenceWithExitCode1) {
   ASSERT_EQ(records.size(), trace->records.size());
   ASSERT_NE(records, trace->records);
   trace->records = records;
-  ASSERT_TRUE(campaign::WriteFile(path, trace::WriteTrace(*trace)));
+  ASSERT_TRUE(files::WriteFile(path, trace::WriteTrace(*trace)));
   const Result judged = Command({"judge", path.string(), "--json"});
   EXPECT_EQ(judged.exit, kDiverges) << judged.out;
   const Result shown = Command({"show", path.string()});
   EXPECT_THAT(shown.out, HasSubstr("  ** ")) << shown.out;
+  const fs::path garbage = Write("bad.fpt", "garbage");
+  EXPECT_EQ(Command({"judge", path.string(), garbage.string()}).exit, kDiverges)
+      << "a file that can't be read hides no divergence";
 }
 
 TEST_F(Cli, RunTellsWhatWasTrimmed) {
@@ -211,14 +256,45 @@ TEST_F(Cli, RunTellsWhatWasTrimmed) {
   EXPECT_THAT(run.out, HasSubstr("trimmed: step 1 vmm.get_xsave"));
 }
 
+TEST_F(Cli, AProgramOfWhichNothingRanDoesNotAgree) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path path = Write("b.fps", program::PrintText(ProgramOf({Op::kGetXsave})));
+  const Result run = Command({"run", path.string(), "--target", "native"});
+  EXPECT_EQ(run.exit, kAgrees) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("b.fps: nothing of it can run here\n"));
+  EXPECT_THAT(run.out, HasSubstr("0 agree, 0 known, 0 new, 1 can't run here\n"));
+  const Result as_json = Command({"run", path.string(), "--target", "native", "--json"});
+  const json object = json::parse(as_json.out, nullptr, false);
+  EXPECT_EQ(object["results"][0]["result"], "nothing ran") << as_json.out;
+  EXPECT_EQ(object["nothing_ran"], 1);
+  EXPECT_EQ(object["agree"], 0);
+}
+
+TEST_F(Cli, MessagesNameTheUsersFilesNotTemporaryOnes) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const std::string path = WriteSmall("a.fps").string(),
+                    trace = (folder_.path() / "none" / "a.fpt").string();
+  const Result run = Command({"run", path, "--target", "native", "--trace", trace});
+  EXPECT_EQ(run.exit, kBadInput);
+  EXPECT_THAT(run.err, HasSubstr(trace + ": No such file"));
+  const Result fuzz = Command(
+      {"fuzz", "--target", "native", "--runs", "1", "--findings", path, "--engine", "plain"});
+  EXPECT_EQ(fuzz.exit, kBadInput);
+  EXPECT_THAT(fuzz.err, HasSubstr(path + ": Not a directory"));
+}
+
 TEST_F(Cli, ReachOfACorpusCountsWhatItWouldExercise) {
   std::vector<uint8_t> bytes = program::Encode(ProgramOf({Op::kFninit, Op::kXsave}));
-  Write("corpus/" + std::string(40, '7'), campaign::AsText(bytes));
+  Write("corpus/" + std::string(40, '7'), files::AsText(bytes));
   const Result reach = Command({"reach", (folder_.path() / "corpus").string(), "--json"});
   EXPECT_EQ(reach.exit, kAgrees) << reach.err;
   const json object = json::parse(reach.out, nullptr, false);
   EXPECT_EQ(object["programs"], 1);
   EXPECT_FALSE(object["rows"].empty());
+  const Result text = Command({"reach", (folder_.path() / "corpus").string()});
+  EXPECT_THAT(text.out, HasSubstr("1 programs simulated"));
+  EXPECT_THAT(text.out, Not(HasSubstr("judged"))) << "nothing was";
+  EXPECT_THAT(text.out, Not(HasSubstr("Laws checked")));
 }
 
 // Fuzzing itself is tested through the command that a user starts, with its engine's processes.
@@ -236,7 +312,7 @@ class FuzzCommand : public Cli {
                                 out.string() + " 2> /dev/null";
     const int status = std::system(command.c_str());
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) <= kDiverges) << command;
-    return json::parse(campaign::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
+    return json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
   }
 };
 

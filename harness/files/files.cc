@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,7 +13,7 @@
 #include "harness/program/codec.h"
 #include "harness/program/text.h"
 
-namespace fpswap::campaign {
+namespace fpswap::files {
 namespace fs = std::filesystem;
 namespace {
 
@@ -107,7 +107,7 @@ std::expected<void, std::string> WriteFile(const fs::path& path, std::span<const
   int error = 0;
   {
     const Fd file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (file.get() < 0) return Failed(temporary, errno);
+    if (file.get() < 0) return Failed(path, errno);
     while (!bytes.empty() && error == 0) {
       const ssize_t put = write(file.get(), bytes.data(), bytes.size());
       if (put >= 0) bytes = bytes.subspan(static_cast<size_t>(put));
@@ -159,4 +159,4 @@ std::expected<program::Program, std::string> ReadEncoded(const fs::path& path) {
   return program::Decode(AsBytes(*bytes));
 }
 
-}  // namespace fpswap::campaign
+}  // namespace fpswap::files

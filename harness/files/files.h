@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Files as the campaign reads and writes them: bounded reads, writes that are either whole or not
+// Files as the harness reads and writes them: bounded reads, writes that are either whole or not
 // there, and the lists of programs and traces that a user names. Errors are sentences.
 //
 // Thread safety: no shared state.
@@ -16,7 +16,7 @@
 
 #include "harness/program/program.h"
 
-namespace fpswap::campaign {
+namespace fpswap::files {
 
 std::span<const uint8_t> AsBytes(std::string_view text);
 std::string_view AsText(std::span<const uint8_t> bytes);
@@ -47,4 +47,4 @@ std::expected<program::Program, std::string> ReadProgram(const std::filesystem::
 // Reads a byte-form program as a corpus holds it.
 std::expected<program::Program, std::string> ReadEncoded(const std::filesystem::path& path);
 
-}  // namespace fpswap::campaign
+}  // namespace fpswap::files

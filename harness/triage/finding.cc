@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "harness/report/finding.h"
+#include "harness/triage/finding.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -9,10 +9,10 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "harness/campaign/files.h"
+#include "harness/files/files.h"
 #include "harness/program/text.h"
 
-namespace fpswap::report {
+namespace fpswap::triage {
 namespace fs = std::filesystem;
 namespace {
 
@@ -50,19 +50,19 @@ std::expected<void, std::string> WriteFiles(const fs::path& folder, const Findin
   const std::vector<uint8_t> trace = trace::WriteTrace(finding.trace);
   const std::pair<const char*, std::string> files[] = {
       {"program.fps", program::PrintText(finding.trace.program)},
-      {"trace.fpt", std::string(campaign::AsText(trace))},
+      {"trace.fpt", std::string(files::AsText(trace))},
       {"verdict.json", FindingVerdictJson(finding)},
       {"platform.json", trace::PlatformToJson(finding.trace.platform) + "\n"},
       {"README.md", FindingReadme(finding)}};
   for (const auto& [name, text] : files) {
-    if (auto written = campaign::WriteFile(folder / name, text); !written) return written;
+    if (auto written = files::WriteFile(folder / name, text); !written) return written;
   }
   if (finding.before.empty()) return {};
   std::error_code status;
   fs::create_directory(folder / "before", status);
   for (size_t i = 0; i < finding.before.size(); ++i) {
     const fs::path path = folder / "before" / fmt::format("{:02}.fps", i);
-    auto written = campaign::WriteFile(path, program::PrintText(finding.before[i]));
+    auto written = files::WriteFile(path, program::PrintText(finding.before[i]));
     if (!written) return written;
   }
   return {};
@@ -130,11 +130,12 @@ std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Fi
   fs::remove_all(temporary, status);
   fs::create_directories(temporary, status);
   if (status) {
-    return std::unexpected(fmt::format("{}: {}", temporary.string(), status.message()));
+    return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
   }
   if (auto written = WriteFiles(temporary, finding); !written) {
     fs::remove_all(temporary, status);
-    return std::unexpected(written.error());
+    // The message begins with the file's path: told under the name that the user will look for.
+    return std::unexpected(folder.string() + written.error().substr(temporary.string().size()));
   }
   if (rename(temporary.c_str(), folder.c_str()) == 0) return true;
   const int error = errno;
@@ -144,4 +145,4 @@ std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Fi
   return std::unexpected(fmt::format("{}: {}", folder.string(), std::strerror(error)));
 }
 
-}  // namespace fpswap::report
+}  // namespace fpswap::triage

@@ -22,10 +22,10 @@
 #include "harness/trace/trace.h"
 #include "harness/triage/signature.h"
 
-namespace fpswap::report {
+namespace fpswap::triage {
 
 struct Finding {
-  triage::Signature signature;
+  Signature signature;
   trace::Trace trace;
   judge::Verdict verdict;
   size_t divergence = 0;     // index in the verdict of the one that the signature is of
@@ -46,4 +46,4 @@ std::string FindingReadme(const Finding& finding);
 // "plant".
 std::string FindingVerdictJson(const Finding& finding);
 
-}  // namespace fpswap::report
+}  // namespace fpswap::triage
