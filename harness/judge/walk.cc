@@ -18,13 +18,12 @@ kvm::Host HostOf(const trace::Platform& platform) {
   kvm::Host host;
   host.xsave = platform.host.xsave;
   host.supported = platform.guest_supp | xstate::kX87Sse;
-  // fpu_user_cfg.default_features, plus what the guest's CPUID enables of the dynamic ones.
-  uint64_t dynamic = 0;
   for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
-    if (platform.host.xsave.sub[i].xfd) dynamic |= uint64_t{1} << i;
+    if (platform.host.xsave.sub[i].xfd) host.dynamic |= uint64_t{1} << i;
   }
-  const uint64_t user = platform.host_xcr0 | xstate::kX87Sse;
-  host.user_features = (user & ~dynamic) | (user & dynamic & platform.guest.xsave.xcr0);
+  host.dynamic &= platform.host_xcr0;
+  // fpu_user_cfg.default_features
+  host.user_features = (platform.host_xcr0 | xstate::kX87Sse) & ~host.dynamic;
   host.mxcsr_mask = platform.host.mxcsr_mask;
   host.image_size = std::clamp(platform.xsave_size, kvm::kGetXsaveSize, kvm::kMaxImage);
   host.compacted = platform.compacted;
@@ -68,6 +67,21 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   if ((enabled & Bit(c)) == 0) return 0;
   if ((cpu.xfd & Bit(c)) != 0) return 3;
   return cpu.IsInitial(c) ? 1 : 2;
+}
+
+bool IsAmx(Op op) { return op >= Op::kLdtilecfg && op <= Op::kTdpbuud; }
+
+// Whether two worlds will never differ in what they allow. Between worlds only what branches make
+// differ is compared (BranchTiles, BranchAmxTs, BranchSetFpu).
+bool Same(const World& a, const World& b) {
+  for (unsigned v = 0; v < a.vcpus; ++v) {
+    const cpu::Cpu &x = a.vcpu[v].cpu, &y = b.vcpu[v].cpu;
+    if (x.xfd_err != y.xfd_err || x.amx_heeds_ts != y.amx_heeds_ts) return false;
+    // An image shows no tiles while IA32_XFD disables them.
+    if (!std::ranges::equal(x.regs.tiledata.Bytes(), y.regs.tiledata.Bytes())) return false;
+    if (ImageOf(a.vcpu[v]) != ImageOf(b.vcpu[v])) return false;
+  }
+  return true;
 }
 
 bool IsFullLook(Op op) {
@@ -214,20 +228,19 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
-  const size_t worlds = worlds_.size();
-  XfdOfWorlds xfd;
+  if (IsAmx(step.op) && records_ != nullptr && !BranchAmxTs(step)) return GiveUp();
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
     c.vcpu.has_run = true;
-    xfd[i] = c.cpu.xfd;
+    c.world.xfd_before = c.cpu.xfd;
     mismatches_[i] = Mismatch{};
     const Outcome outcome = function(c);
     if (i == 0) outcome_ = OutcomeOf(outcome);
     return CompareGuest(c, outcome, mismatches_[i]);
   });
   NoteLaws(number, true);
-  if (any && worlds_.size() == worlds && step.op == Op::kWrmsr) BranchTiles(step, worlds, xfd);
+  if (any && step.op == Op::kWrmsr && !BranchTiles(step)) return GiveUp();
   return Settle(number, any, IsHarmless(step.op));
 }
 
@@ -242,18 +255,16 @@ Walk::Next Walk::Vmm(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   fpu_variants_.fill(0);
   if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp();
-  const size_t worlds = worlds_.size();
-  XfdOfWorlds xfd;
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
-    xfd[i] = c.cpu.xfd;
+    c.world.xfd_before = c.cpu.xfd;
     mismatches_[i] = Mismatch{};
     const bool allowed = DoVmmStep(c, changed_, fpu_variants_[i], mismatches_[i]);
     if (i == 0) outcome_ = OutcomeOfErrno(c.model_errno);
     return allowed;
   });
   NoteLaws(number, false);
-  if (any && worlds_.size() == worlds && step.op == Op::kSetMsr) BranchTiles(step, worlds, xfd);
+  if (any && step.op == Op::kSetMsr && !BranchTiles(step)) return GiveUp();
   return Settle(number, any, IsHarmless(step.op));
 }
 
@@ -308,16 +319,38 @@ bool Walk::BranchSetFpu(uint16_t number) {
 
 // IA32_XFD has let components go that hold something: they are as they were, or initial if the host
 // has saved the state meanwhile (fpu_sync_guest_vmexit_xfd_state; SDM 13.14).
-void Walk::BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd) {
-  for (size_t i = 0; i < worlds; ++i) {
+bool Walk::BranchTiles(const program::Step& step) {
+  const size_t before = worlds_.size();
+  for (size_t i = 0; i < before; ++i) {
     const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
-    for (uint64_t freed = xfd[i] & ~cpu.xfd & kKnown; freed != 0; freed &= freed - 1) {
+    for (uint64_t freed = worlds_[i].xfd_before & ~cpu.xfd & kKnown; freed != 0;
+         freed &= freed - 1) {
       const auto c = static_cast<Component>(std::countr_zero(freed));
       if (cpu.IsInitial(c)) continue;
       const size_t copy = worlds_.Branch(i);
-      if (copy != worlds::Worlds<World>::kMax) worlds_[copy].vcpu[step.vcpu].cpu.Initialise(c);
+      if (copy == worlds::Worlds<World>::kMax) return false;
+      worlds_[copy].vcpu[step.vcpu].cpu.Initialise(c);
     }
   }
+  return true;
+}
+
+// The first AMX instruction while CR0.TS is set: a CPU heeds it or doesn't (Cpu::amx_heeds_ts). The
+// fault alone does not always tell, for IA32_XFD may give the same.
+bool Walk::BranchAmxTs(const program::Step& step) {
+  const size_t before = worlds_.size();
+  for (size_t i = 0; i < before; ++i) {
+    const auto settle = [](World& world, bool heeds) {
+      for (unsigned v = 0; v < world.vcpus; ++v) world.vcpu[v].cpu.amx_heeds_ts = heeds;
+    };
+    const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
+    if (!cpu.cr0_ts || cpu.amx_heeds_ts) continue;
+    const size_t copy = worlds_.Branch(i);
+    if (copy == worlds::Worlds<World>::kMax) return false;
+    settle(worlds_[i], false);
+    settle(worlds_[copy], true);
+  }
+  return true;
 }
 
 // What is to be said when the worlds have been asked.
@@ -348,13 +381,14 @@ void Walk::MergeWorlds() {
   for (size_t i = 1; i < worlds_.size() && worlds_.blame(0) != 0; ++i) {
     if (worlds_.blame(i) == 0) worlds_.Swap(0, i);
   }
-  std::vector<std::vector<Image>> seen;
+  // Prune moves the worlds it keeps to the front, so that those kept so far are the first ones.
+  size_t kept = 0;
   worlds_.Prune([&](size_t i) {
-    std::vector<Image> now;
-    for (unsigned v = 0; v < worlds_[i].vcpus; ++v) now.push_back(ImageOf(worlds_[i].vcpu[v]));
-    const bool is_new = std::ranges::find(seen, now) == seen.end();
-    if (is_new) seen.push_back(std::move(now));
-    return is_new;
+    for (size_t k = 0; k < kept; ++k) {
+      if (Same(worlds_[k], worlds_[i])) return false;
+    }
+    ++kept;
+    return true;
   });
 }
 

@@ -56,8 +56,6 @@ class Walk {
     unsigned variant = 0;
   };
 
-  using XfdOfWorlds = std::array<uint64_t, worlds::Worlds<World>::kMax>;
-
   void Actions(const plan::Plan& plan);
   void Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict);
   Next DoStep(const plan::Action& action, uint16_t number);
@@ -69,7 +67,8 @@ class Walk {
 
   bool BranchSetFpu(uint16_t number);  // false: no room
   Next GiveUp();
-  void BranchTiles(const program::Step& step, size_t worlds, const XfdOfWorlds& xfd);
+  bool BranchTiles(const program::Step& step);  // false: no room
+  bool BranchAmxTs(const program::Step& step);  // the same
   Next Settle(uint16_t number, bool any, bool harmless);
   void MergeWorlds();
   bool OneBlame() const;
@@ -95,7 +94,7 @@ class Walk {
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
   std::vector<Blame> blames_;  // blame n is blames_[n - 1]
-  std::array<uint8_t, 512> scratch_;
+  std::array<uint8_t, kScratch> scratch_;
   uint32_t area_bytes_ = 0;
 
   // Of the walk under way.

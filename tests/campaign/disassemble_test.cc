@@ -40,7 +40,8 @@ TEST(Disassembler, ZydisAndCapstoneReadTheCodeOfEveryStepAlike) {
     if (row.op == Op::kRaw || row.actor != program::Actor::kGuest) continue;
     for (uint64_t value : {0, 1, 3, 5}) {
       program::Program program;
-      program.steps = {{.op = row.op, .arg = {value, value, value, value}}};
+      // The tiles of a dot product must differ.
+      program.steps = {{.op = row.op, .arg = {value, value + 1, value + 2, value}}};
       program::MakeValid(program);
       const Shown shown = Describe(plan::MakePlan(program, platform), {});
       for (const ShownStep& step : shown.steps) {
