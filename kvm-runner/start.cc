@@ -29,6 +29,7 @@ constexpr StaleRow kStaleRows[] = {
     {Op::kSetXcrs, kStaleXcr0, false},
     {Op::kWrmsr, kStaleMsrs, false},
     {Op::kSetMsr, kStaleMsrs, false},
+    {Op::kXrstors, kStaleMsrs, false},  // CET state, which no image of KVM_SET_XSAVE holds
     {Op::kCr0Ts, kStaleSregs, false},
     {Op::kCr4Bit, kStaleSregs, false},
     {Op::kInit, kStaleAll, false},

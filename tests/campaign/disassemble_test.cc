@@ -24,6 +24,16 @@ TEST(Disassembler, ReadsEveryByteAndMarksWhatCapstoneDoesNotKnow) {
   EXPECT_EQ(read[2].text, "(bad)");
 }
 
+TEST(Disassembler, ReadsDotProductsOfTilesThatAreTheSame) {
+  program::Program program;
+  program.steps = {{.op = Op::kTdpbssd, .arg = {3, 3, 3}}, {.op = Op::kTdpbsud, .arg = {7, 0, 7}}};
+  const plan::Plan plan = plan::MakePlan(program, campaign::EverythingPlatform());
+  const auto read = Disassembler().Decode(plan.code, plan::kCodeBase);
+  EXPECT_EQ(read.at(0).text, "tdpbssd tmm3, tmm3, tmm3");
+  EXPECT_EQ(read.at(1).text, "tdpbsud tmm7, tmm0, tmm7");
+  EXPECT_EQ(read.at(0).opinion, SecondOpinion::kUnknown);
+}
+
 TEST(Normalise, BringsTheTwoDecodersSpellingsTogether) {
   EXPECT_EQ(Normalise("movabs rax, 0x10"), Normalise("mov rax, 0x0000000000000010"));
   EXPECT_EQ(Normalise("fxch st(3)"), Normalise("fxch st3"));

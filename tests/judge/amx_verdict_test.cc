@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// AMX, IA32_XFD and CET: records written by hand, of what is right, of what is right as well, and of
-// what is wrong.
+// AMX, IA32_XFD and CET: records written by hand, of what is right, of what is right as well, and
+// of what is wrong.
 #include <cerrno>
 
 #include "tests/judge/judge_testing.h"
@@ -196,7 +196,8 @@ TEST_F(AmxVerdict, AnImageWithTilesIsRefusedByAVcpuWithoutThem) {
 
 TEST_F(AmxVerdict, CetMsrsAreOneStateForTheGuestAndTheVmm) {
   const auto plan = PlanOf(
-      "msr.write msr=pl0_ssp value=0x7000\nvmm.get_msr msr=pl0_ssp\nvmm.set_msr msr=pl1_ssp value=4\n"
+      "msr.write msr=pl0_ssp value=0x7000\nvmm.get_msr msr=pl0_ssp\nvmm.set_msr msr=pl1_ssp "
+      "value=4\n"
       "msr.read msr=pl1_ssp\nvmm.set_msr msr=pl1_ssp value=6\nmsr.write msr=s_cet value=0x40\n"
       "vmm.init\nmsr.read msr=pl0_ssp\n",
       platform_);

@@ -114,9 +114,9 @@ TEST(PlantedInSimulation, IsFoundByGeneratedProgramsWithEverySeed) {
   std::string page =
       "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->\n"
       "# Planted bugs, simulated\n\n"
-      "Bugs in AMX, IA32_XFD, permission and CET, planted in a vCPU made of the CPU model, for a "
-      "KVM\n"
-      "need not have any of these. Programs come from the generator alone, without a corpus or\n"
+      "Bugs in AMX, IA32_XFD, permission and CET, which the KVM at hand may lack, are planted in "
+      "a\n"
+      "vCPU made of the CPU model. Programs come from the generator alone, without a corpus or\n"
       "feedback; the number is the median of five seeds up to the first program that diverges.\n"
       "Written by `FPSWAP_REBASE=1 test_judge --gtest_filter='PlantedInSimulation.*'`;\n"
       "[planted-bugs.md](planted-bugs.md) has the bugs planted in agents.\n\n"
