@@ -96,6 +96,15 @@ TEST_F(Amx, LdtilecfgWantsReservedBytesZero) {
   }
 }
 
+TEST_F(Amx, LdtilecfgWantsNoNinthTile) {
+  for (unsigned tile = 8; tile < 16; ++tile) {
+    Config config = ConfigOf({{4, 16}});
+    config[16 + 2 * tile] = 16;
+    config[48 + tile] = 4;
+    EXPECT_EQ(cpu_.Ldtilecfg(config), kProtection) << tile;
+  }
+}
+
 TEST_F(Amx, ARefusedConfigurationChangesNothing) {
   Configure(kFull);
   ASSERT_EQ(cpu_.Tileloadd(3, Memory(1024, 1), 64), std::nullopt);
@@ -260,6 +269,16 @@ TEST_F(Amx, XfdIsDeviceNotAvailableForWhatTouchesTilesAlone) {
   cpu_.xfd_err = 0;
   EXPECT_EQ(cpu_.Tileloadd(8, memory, 64), kInvalid);
   EXPECT_EQ(cpu_.Tdp(Dot::kSs, 0, 0, 1), kInvalid);
+  Config odd = kFull;
+  odd[16 + 2 * 5] = 62;
+  odd[1] = 15;
+  odd[48 + 6] = 15;
+  cpu_.LoadComponent(Component::kTilecfg, odd);
+  EXPECT_EQ(cpu_.Tilestored(5, memory, 64), kInvalid) << "colsb is no multiple of 4";
+  EXPECT_EQ(cpu_.Tileloadd(6, memory, 64), kInvalid) << "start_row is beyond the rows";
+  EXPECT_EQ(cpu_.Tdp(Dot::kSs, 5, 1, 2), kInvalid);
+  cpu_.LoadComponent(Component::kTilecfg, kFull);
+  EXPECT_EQ(cpu_.xfd_err, 0u);
   EXPECT_EQ(Stored(), kFull);
   EXPECT_EQ(cpu_.Ldtilecfg(kFull), std::nullopt);
   EXPECT_TRUE(cpu_.IsInitial(Component::kTiledata)) << "LDTILECFG initialises them all the same";
@@ -338,6 +357,26 @@ TEST_F(Amx, DotProductsMultiplyBytesAndWrapAround) {
       EXPECT_EQ(Row(2, 0)[3], b[3]);
     }
   }
+}
+
+TEST_F(Amx, DotProductsZeroWhatTheConfigurationLeavesOut) {
+  Configure(kFull);
+  for (unsigned tile = 0; tile < 3; ++tile) {
+    ASSERT_EQ(cpu_.Tileloadd(tile, std::vector<uint8_t>(1024, 0xee), 64), std::nullopt);
+  }
+  Config smaller = ConfigOf({{3, 8}, {3, 20}, {5, 8}});
+  smaller[1] = 2;
+  cpu_.LoadComponent(Component::kTilecfg, smaller);
+  ASSERT_EQ(cpu_.Tdp(Dot::kUu, 0, 1, 2), std::nullopt);
+  for (unsigned row = 0; row < 16; ++row) {
+    for (unsigned j = 0; j < 16; ++j) {
+      const uint32_t sum = 0xeeeeeeeeu + 5 * 4 * 0xee * 0xee;
+      ASSERT_EQ(xstate::ReadAt<uint32_t>(Row(0, row), 4 * j), row < 3 && j < 2 ? sum : 0)
+          << row << " " << j;
+      ASSERT_EQ(xstate::ReadAt<uint32_t>(Row(1, row), 4 * j), 0xeeeeeeeeu) << "a source";
+    }
+  }
+  EXPECT_EQ(Stored()[1], 0) << "start_row is not looked at, and is 0 afterwards";
 }
 
 TEST_F(Amx, DotProductsWantThreeTilesThatFit) {
