@@ -31,6 +31,9 @@ class KvmMachine : public wire::Machine {
   std::expected<std::string, std::string> Platform() override;
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
 
+  // Guest memory, the same for every VM; for benchmarks that prepare it themselves.
+  GuestMemory& memory() { return tools_.memory; }
+
  private:
   KvmMachine(const MachineOptions& options, Host host, trace::Platform platform);
 

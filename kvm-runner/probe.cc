@@ -115,6 +115,7 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
   platform.target = "kvm";
   platform.kernel = uname(&name) == 0 ? name.release : "";
   platform.cpu = trace::BrandString(trace::HostCpuid);
+  platform.cpu_family = trace::DisplayFamily(trace::HostCpuid);
   platform.vendor_module = VendorModule();
   platform.host = trace::HostFeatures();
   platform.host_xcr0 = trace::HostXcr0();

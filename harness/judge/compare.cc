@@ -31,15 +31,15 @@ uint64_t FaultValue(uint8_t vector, uint32_t error) { return vector | uint64_t{e
 bool CompareFault(const Context& c, uint8_t vector, std::span<const uint32_t> errors,
                   const PageFault* page, bool exact_rip, const char* rule, Mismatch& m) {
   if (!c.seen->has_fault) {
-    return FailValues(m, Relation::kAccepted, "fault", rule, FaultValue(vector, errors[0]), 0);
+    return FailValues(m, Relation::kAccepted, kFault, rule, FaultValue(vector, errors[0]), 0);
   }
   trace::FaultRecord fault;
   trace::ReadHead(c.seen->fault, fault);
   bool right_error = false;
   for (const uint32_t error : errors) right_error |= fault.error_code == error;
   if (fault.vector != vector || !right_error) {
-    return FailValues(m, Relation::kWrongError, "fault", rule, FaultValue(vector, errors[0]),
-                      FaultValue(fault.vector, fault.error_code));
+    return FailValues(m, Relation::kWrongError, exact_rip ? kFault : "fault of the journal", rule,
+                      FaultValue(vector, errors[0]), FaultValue(fault.vector, fault.error_code));
   }
   // A fault points to its instruction. One in the copy to the journal lies behind that.
   const bool right_rip =
@@ -152,7 +152,7 @@ bool CompareGuest(Context& c, const Outcome& o, Mismatch& m) {
   if (c.seen->has_fault) {
     trace::FaultRecord fault;
     trace::ReadHead(c.seen->fault, fault);
-    return FailValues(m, Relation::kRefused, "fault", o.rule, 0,
+    return FailValues(m, Relation::kRefused, kFault, o.rule, 0,
                       FaultValue(fault.vector, fault.error_code));
   }
   return CompareExits(c, o, m) && CompareJournal(c, o, m);

@@ -67,6 +67,7 @@ struct Context {
   std::array<uint8_t, kScratch>& scratch;
   int model_errno = 0;      // set by VMM steps: what the model says the call returns
   uint32_t area_bytes = 0;  // no save writes further into a slot, from where it begins
+  bool host_pke = false;    // Hypothesis kHostPke (walk.h)
 
   const plan::CodeRow& row() const { return plan.rows[number]; }
   uint64_t rip() const { return plan::kCodeBase + row().instruction; }

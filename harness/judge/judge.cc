@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <tuple>
+#include <vector>
 
 #include "harness/judge/explain.h"
 #include "harness/judge/walk.h"
@@ -25,8 +25,6 @@ std::string InStep(const plan::Plan& plan, uint16_t number) {
                          : std::string("no step");
 }
 
-bool Full(const Verdict& verdict) { return verdict.divergences.size() >= kMaxDivergences; }
-
 // Why KVM_RUN came back for good, from the exit it left for its last step.
 std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
   if (records.end_step() >= plan.effective.steps.size()) return "";
@@ -37,21 +35,11 @@ std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
   return fmt::format(", exit reason {}, suberror {}", exit.reason, exit.suberror);
 }
 
-// Whether step `number` is part of a run that has raw code in it.
-bool InRunWithRaw(const plan::Plan& plan, uint16_t number) {
-  return std::ranges::any_of(plan.actions, [&](const plan::Action& a) {
-    return a.kind == plan::ActionKind::kRun && a.first <= number && number <= a.last &&
-           HasRaw(plan, a);
-  });
-}
-
 void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
   const uint16_t number = records.end_step();
   const program::Step* step = StepOf(plan, number);
   const auto report = [&](Relation relation, const char* where, std::string words) {
-    if (!Full(verdict)) {
-      verdict.divergences.push_back(ExplainHealth(step, number, relation, where, std::move(words)));
-    }
+    verdict.Add(ExplainHealth(step, number, relation, where, std::move(words)));
   };
   const int error = records.end().error;
   switch (static_cast<EndReason>(records.end().reason)) {
@@ -59,7 +47,7 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
       return;
     case EndReason::kHang:
       // Raw code may well loop for ever; that it could be stopped is all that is asked.
-      if (InRunWithRaw(plan, number)) return;
+      if (step != nullptr && step->op == program::Op::kRaw) return;
       return report(Relation::kHang, "KVM_RUN",
                     fmt::format("The program hung in {} and was stopped.", InStep(plan, number)));
     case EndReason::kVcpuDead:
@@ -80,6 +68,32 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
   }
   report(Relation::kDied, "records",
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));
+}
+
+// Whether `a` explains something that `b` can't, and fails at nothing earlier. Both are of the same
+// records. What concerns struct kvm_fpu is weighed last: the calls go wrong by themselves, and a
+// state that happens to hide it proves nothing.
+bool ExplainsMore(const Verdict& a, const Verdict& b) {
+  const auto of_fpu = [](const Divergence& d) {
+    return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
+           d.op == static_cast<uint8_t>(program::Op::kGetFpu);
+  };
+  const auto others = [&](const Verdict& v) {
+    std::vector<const Divergence*> list;
+    for (const Divergence& d : v.divergences) {
+      if (!of_fpu(d)) list.push_back(&d);
+    }
+    return list;
+  };
+  const auto same = [](const Divergence* x, const Divergence* y) {
+    return x->step == y->step && x->where == y->where && x->relation == y->relation;
+  };
+  const auto of_a = others(a), of_b = others(b);
+  const auto [at_a, at_b] = std::ranges::mismatch(of_a, of_b, same);
+  if (at_a == of_a.end() && at_b == of_b.end()) {
+    return a.divergences.size() < b.divergences.size();
+  }
+  return at_b != of_b.end() && (at_a == of_a.end() || (*at_b)->step < (*at_a)->step);
 }
 
 }  // namespace
@@ -103,25 +117,27 @@ struct Judge::Impl {
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   if (verdict.ok() || platform.xcr0_loaded) return;
   if (!supposing) supposing = std::make_unique<Walk>(platform);
-  supposing->Assume(Hypothesis::kHostXcr0);
-  Verdict other;
-  other.laws = verdict.laws;
-  supposing->Go(plan, &records, nullptr, &other);
-  // Better is: further, or as far with less to say. What concerns struct kvm_fpu is weighed last:
-  // the calls go wrong by themselves, and a state that happens to hide it proves nothing.
-  const auto rank = [](const Walk& w, const Verdict& v) {
-    const auto fpu = std::ranges::count_if(v.divergences, [](const Divergence& d) {
-      return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
-             d.op == static_cast<uint8_t>(program::Op::kGetFpu);
-    });
-    return std::tuple(w.stopped_at(), fpu - std::ssize(v.divergences), -fpu);
-  };
-  if (rank(*supposing, other) <= rank(walk, verdict)) return;
+  // A KVM that does not load the guest's XCR0 does not load its CR4 either.
+  const bool pke = (platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0;
+  unsigned found = 0;
   const uint16_t shown = verdict.divergences[0].step;
-  other.checks += verdict.checks;
-  other.divergences.insert(other.divergences.begin(), ExplainXcr0(platform, plan, shown));
-  if (other.divergences.size() > kMaxDivergences) other.divergences.pop_back();
-  verdict = std::move(other);
+  const uint32_t checks = verdict.checks;
+  const uint8_t laws = verdict.laws;
+  for (const unsigned hypotheses :
+       {unsigned{kHostXcr0}, unsigned{kHostPke}, kHostXcr0 | kHostPke}) {
+    if ((hypotheses & kHostPke) != 0 && !pke) continue;
+    supposing->Assume(hypotheses);
+    Verdict other;
+    other.laws = laws;
+    supposing->Go(plan, &records, nullptr, &other);
+    if (!ExplainsMore(other, verdict)) continue;
+    found = hypotheses;
+    other.checks += checks;
+    verdict = std::move(other);
+  }
+  auto& told = verdict.divergences;
+  if ((found & kHostPke) != 0) told.insert(told.begin(), ExplainPke(plan, shown));
+  if ((found & kHostXcr0) != 0) told.insert(told.begin(), ExplainXcr0(platform, plan, shown));
 }
 
 void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
@@ -133,15 +149,14 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
     }
   }
   for (const trace::RecordView& record : records.canaries()) {
-    if (Full(verdict)) return;
     trace::CanaryRecord canary;
     trace::ReadHead(record.bytes, canary);
     const auto both = record.bytes.subspan(sizeof(canary));
     const auto before = both.first(both.size() / 2), after = both.subspan(both.size() / 2);
     Surroundings around;
     around.now = ImageOf(walk.world().vcpu[record.vcpu % walk.world().vcpus]);
-    verdict.divergences.push_back(ExplainCanary(platform, StepOf(plan, record.step), record.step,
-                                                canary.components, before, after, around));
+    verdict.Add(ExplainCanary(platform, StepOf(plan, record.step), record.step, canary.components,
+                              before, after, around));
   }
 }
 
@@ -158,8 +173,8 @@ Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, Rea
   impl_->TryHypotheses(plan, verdict);
   impl_->JudgeCanaries(plan, verdict);
   if (records.has_end()) JudgeEnd(plan, records, verdict);
-  if (const RecordProblem& problem = records.problem(); problem.what != nullptr && !Full(verdict)) {
-    verdict.divergences.push_back(ExplainHealth(
+  if (const RecordProblem& problem = records.problem(); problem.what != nullptr) {
+    verdict.Add(ExplainHealth(
         StepOf(plan, problem.step), problem.step, Relation::kDied, "records",
         fmt::format("The agent's records {} at {}.", problem.what, InStep(plan, problem.step))));
   }

@@ -57,11 +57,20 @@ struct Divergence {
 };
 
 struct Verdict {
-  std::vector<Divergence> divergences;  // at most 16; the first is the one that counts
-  bool unknown = false;                 // a raw step made the state unknown: laws 4 and 6 only
-  uint32_t checks = 0;                  // observations compared
-  uint8_t laws = 0;                     // bit n: law n was checked at least once
+  // In the order of what they were seen at; laws 4 and 6 last. The same thing at the same kind of
+  // step is told once. The first that is not known is the one that counts.
+  std::vector<Divergence> divergences;
+  // From step `cut_at` on only laws 4 and 6 were judged, and why; null: all was judged.
+  const char* cut = nullptr;
+  uint16_t cut_at = 0;
+  bool unknown = false;  // so, and not because of a divergence
+  uint32_t checks = 0;   // observations compared
+  uint8_t laws = 0;      // bit n: law n was checked at least once
   bool ok() const { return divergences.empty(); }
+  // Adds a divergence, unless its like is there: same law, kind of step, component, relation and
+  // place but for the number of a register.
+  void Add(Divergence divergence);
+  void Cut(const char* why, uint16_t step, bool is_unknown);
 };
 
 std::string_view LawName(Law law);

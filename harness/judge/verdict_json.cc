@@ -63,6 +63,8 @@ std::string VerdictToJson(const Verdict& verdict) {
   for (const Divergence& d : verdict.divergences) divergences.push_back(ToJson(d));
   const json out = {{"ok", verdict.ok()},
                     {"unknown", verdict.unknown},
+                    {"cut", verdict.cut != nullptr ? json(verdict.cut) : json()},
+                    {"cut_at", verdict.cut_at},
                     {"checks", verdict.checks},
                     {"laws", std::move(laws)},
                     {"divergences", std::move(divergences)}};

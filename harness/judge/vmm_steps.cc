@@ -119,10 +119,12 @@ bool GetImage(Vmm& v, uint32_t size) {
       v.c.vcpu,
       seen && v.Data().size() == size ? v.Data().first(written) : std::span<const uint8_t>{},
       out.first(written));
-  if (seen && !Same(v, out, Place::kImage, kGetXsaveRule)) return false;
-  std::memcpy(image.Write(0, size).data(), out.data(), size);
+  // The buffer holds what was seen, right or wrong.
+  const bool same = !seen || Same(v, out, Place::kImage, kGetXsaveRule);
+  if (seen && v.Data().size() != size) return false;
+  std::memcpy(image.Write(0, size).data(), seen ? v.Data().data() : out.data(), size);
   v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
-  return true;
+  return same;
 }
 
 bool GetXsave(Vmm& v) {
@@ -398,7 +400,8 @@ bool CompareFpu(Context& c, FpuPart part, Mismatch& m) {
       break;
   }
   m.place = Place::kFpu;
-  return SameBytes(possible, shown, m);
+  // xmm_space begins at 152.
+  return SameBytes(possible, shown, m, part == FpuPart::kX87 ? 0 : 8);
 }
 
 }  // namespace fpswap::judge

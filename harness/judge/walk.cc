@@ -5,6 +5,9 @@
 #include <bit>
 #include <cerrno>
 
+#include "harness/plan/vmm.h"
+#include "oracle/xstate/image.h"
+
 namespace fpswap::judge {
 namespace {
 
@@ -30,10 +33,13 @@ kvm::Host HostOf(const trace::Platform& platform) {
   return host;
 }
 
-// Steps whose failure leaves the model's state intact: judging goes on behind them.
-bool IsHarmless(Op op) {
+// Steps that show something else than the guest's XSAVE-managed state.
+bool ShowsOther(Op op) {
   return op == Op::kGetFpu || op == Op::kGetMpState || op == Op::kExitCpuid;
 }
+
+// Steps that change nothing of the vCPU's: whatever they showed, judging goes on behind them.
+bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2; }
 
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
@@ -71,17 +77,39 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
 
 bool IsAmx(Op op) { return op >= Op::kLdtilecfg && op <= Op::kTdpbuud; }
 
-// Whether two worlds will never differ in what they allow. Between worlds only what branches make
-// differ is compared (BranchTiles, BranchAmxTs, BranchSetFpu).
-bool Same(const World& a, const World& b) {
-  for (unsigned v = 0; v < a.vcpus; ++v) {
-    const cpu::Cpu &x = a.vcpu[v].cpu, &y = b.vcpu[v].cpu;
-    if (x.xfd_err != y.xfd_err || x.amx_heeds_ts != y.amx_heeds_ts) return false;
-    // An image shows no tiles while IA32_XFD disables them.
-    if (!std::ranges::equal(x.regs.tiledata.Bytes(), y.regs.tiledata.Bytes())) return false;
-    if (ImageOf(a.vcpu[v]) != ImageOf(b.vcpu[v])) return false;
+// ZMM16-31 are one component, what is below them three.
+uint64_t OfRegister(uint64_t reg) {
+  const uint64_t high = Bit(Component::kHi16Zmm);
+  return reg >= 16 ? high : ~high;
+}
+
+// Which components a step concerns, of those that its kind can (StepRow::components): reach must
+// not count what this one leaves alone.
+uint64_t Concerned(const program::Step& step, const World& world) {
+  const cpu::Cpu& cpu = world.vcpu[step.vcpu].cpu;
+  switch (step.op) {
+    case Op::kXsave:
+    case Op::kXsavec:
+    case Op::kXsaveopt:
+    case Op::kXrstor:
+      return step.arg[2] & cpu.xcr0;
+    case Op::kXsaves:
+    case Op::kXrstors:
+      return step.arg[2] & (cpu.xcr0 | cpu.xss);
+    case Op::kEvexLoad128:
+    case Op::kEvexLoad256:
+    case Op::kEvexLoad512:
+    case Op::kEvexStore512:
+      return OfRegister(step.arg[0]);
+    case Op::kEvexPxor512:
+      return OfRegister(step.arg[0]) | OfRegister(step.arg[1]) | OfRegister(step.arg[2]);
+    case Op::kXsetbv:
+      return step.arg[1] ^ cpu.xcr0;
+    case Op::kSetXsave:
+      return xstate::ImageView(world.image[step.arg[0] % program::kImageCount].Bytes()).xstate_bv();
+    default:
+      return ~uint64_t{0};
   }
-  return true;
 }
 
 bool IsFullLook(Op op) {
@@ -89,23 +117,38 @@ bool IsFullLook(Op op) {
          op == Op::kXsaves;
 }
 
-}  // namespace
-
-bool HasRaw(const plan::Plan& plan, const plan::Action& action) {
-  for (size_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
-    if (plan.effective.steps[i].op == Op::kRaw) return true;
+// Whether two worlds will never be told apart. They can only differ in vCPUs: what memory holds has
+// been seen.
+bool SameButForBlame(const World& a, const World& b) {
+  for (unsigned v = 0; v < a.vcpus; ++v) {
+    const kvm::Vcpu &x = a.vcpu[v], &y = b.vcpu[v];
+    const cpu::Registers &r = x.cpu.regs, &s = y.cpu.regs;
+    const bool same =
+        x.cpu.xcr0 == y.cpu.xcr0 && x.cpu.xss == y.cpu.xss && x.cpu.xfd == y.cpu.xfd &&
+        x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.amx_heeds_ts == y.cpu.amx_heeds_ts &&
+        x.cpu.unknown == y.cpu.unknown && r.x87.pointers_known == s.x87.pointers_known &&
+        r.x87.selectors_known == s.x87.selectors_known && r.mxcsr == s.mxcsr &&
+        r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes()) &&
+        ImageOf(x) == ImageOf(y);
+    if (!same) return false;
   }
-  return false;
+  return true;
 }
 
+}  // namespace
+
 Walk::Walk(const trace::Platform& platform) : platform_(platform), host_(HostOf(platform)) {}
+
+void Walk::Assume(unsigned hypotheses) {
+  hypotheses_ = hypotheses;
+  limited_mask_.reset();
+}
 
 void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* verdict) {
   plan_ = &plan;
   records_ = records;
   verdict_ = verdict;
   last_exit_ = 0;
-  stopped_at_ = kNowhere;
   suspect_.fill(Law::kModel);
   avx_under_zmm_.fill(false);
   blames_.clear();
@@ -113,13 +156,28 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   if (limited_mask_ != mask) {
     limited_ = LimitFeatures(platform_.guest, mask);
     limited_mask_ = mask;
+    if ((hypotheses_ & kHostXcr0) != 0) AddHostLayout();
   }
   // How far a save can write: the larger of the formats, from wherever it begins.
-  const auto& x = platform_.guest.xsave;
-  area_bytes_ = std::max(xstate::StandardSize(x, x.xcr0 & kKnown),
-                         xstate::CompactedSize(x, (x.xcr0 | x.xss) & kKnown));
+  const bool host_xcr0 = (hypotheses_ & kHostXcr0) != 0;
+  const auto& x = host_xcr0 ? limited_.xsave : platform_.guest.xsave;
+  const uint64_t xcr0 = host_xcr0 ? platform_.host_xcr0 : x.xcr0;
+  area_bytes_ = std::max(xstate::StandardSize(x, xcr0 & kKnown),
+                         xstate::CompactedSize(x, (xcr0 | x.xss) & kKnown));
   worlds_.Reset();
   worlds_[0].Reset(plan, limited_, host_);
+  if ((hypotheses_ & kHostPke) != 0) {
+    for (unsigned v = 0; v < worlds_[0].vcpus; ++v) worlds_[0].vcpu[v].cpu.cr4_pke = true;
+  }
+}
+
+// Components that only the host's XCR0 has: instructions under it work on them, CPUID tells the
+// guest nothing of them.
+void Walk::AddHostLayout() {
+  for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
+    auto& sub = limited_.xsave.sub[i];
+    if (sub.size == 0) sub = platform_.host.xsave.sub[i];
+  }
 }
 
 void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach,
@@ -132,32 +190,55 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
 
 void Walk::Actions(const plan::Plan& plan) {
   for (const plan::Action& action : plan.actions) {
-    if (action.kind == plan::ActionKind::kRun && HasRaw(plan, action)) {
-      // The journals of a run are read at its end or its next exit: raw code may have reached them.
-      if (verdict_ != nullptr) verdict_->unknown = true;
+    if (plan.effective.steps[action.first].op == Op::kRaw) {
+      if (verdict_ != nullptr) verdict_->Cut("raw code", action.first, true);
       return;
     }
     for (uint16_t i = action.first; i <= action.last && i < plan.effective.steps.size(); ++i) {
       if (until_ && i >= *until_) return;
       if (DiedBefore(i) || DoStep(action, i) == Next::kStop) return;
       if (states_ != nullptr) {
-        Image now = ImageOf(worlds_[0].vcpu[states_of_]);
-        if (states_->empty() || states_->back() != now) states_->push_back(std::move(now));
+        NoteState(plan.effective.steps[i]);
       }
     }
   }
 }
 
-std::vector<Image> Walk::States(const plan::Plan& plan, const SortedRecords& records,
-                                unsigned until, unsigned vcpu) {
-  std::vector<Image> states;
-  states_ = &states;
+void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
+                  unsigned vcpu, Surroundings& around) {
+  states_ = &around;
   states_of_ = vcpu;
   until_ = until;
   Go(plan, &records, nullptr, nullptr);
   states_ = nullptr;
   until_.reset();
-  return states;
+}
+
+// What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
+// whether or not it counts.
+void Walk::NoteState(const program::Step& step) {
+  const auto note = [&](Image image) {
+    const bool is_new = std::ranges::find(states_->before, image) == states_->before.end();
+    if (is_new) states_->before.push_back(std::move(image));
+  };
+  if (step.vcpu == states_of_ && step.op == Op::kSetXsave) {
+    const auto given = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    note(Image(given.begin(), given.begin() + host_.image_size));
+  }
+  if (step.vcpu == states_of_ && step.op == Op::kSetFpu) {
+    std::array<uint8_t, plan::kFpuSize> fpu;
+    plan::FillFpu(step, fpu);
+    Image given(host_.image_size);
+    std::copy_n(fpu.begin(), 128, given.begin() + 32);         // st_space
+    std::copy_n(fpu.begin() + 128, 24, given.begin());         // FCW to FDP
+    std::copy_n(fpu.begin() + 152, 256, given.begin() + 160);  // xmm_space
+    note(std::move(given));
+  }
+  for (size_t i = 0; i < worlds_.size(); ++i) {
+    const kvm::Vcpu& vcpu = worlds_[i].vcpu[states_of_];
+    note(ImageOf(vcpu));
+    states_->any_pointers |= !vcpu.cpu.regs.x87.pointers_known;
+  }
 }
 
 // A program that did not end well has no records from its last step on that could be judged.
@@ -180,17 +261,30 @@ Context Walk::MakeContext(World& world, uint16_t number) {
           .vcpu = vcpu,
           .cpu = vcpu.cpu,
           .scratch = scratch_,
-          .area_bytes = area_bytes_};
+          .area_bytes = area_bytes_,
+          .host_pke = (hypotheses_ & kHostPke) != 0};
 }
 
-// Instructions of the guest meet the XCR0 in force, the VMM and XSETBV the one that KVM keeps.
+// Whether a CPUID of the guest gave the size that belongs to `xcr0`.
+bool Walk::CpuidShows(uint16_t number, uint64_t xcr0) const {
+  if (records_ == nullptr || records_->Of(number).journal.size() < 8) return false;
+  uint32_t ebx;
+  std::memcpy(&ebx, records_->Of(number).journal.data() + 4, 4);
+  return ebx == xstate::StandardSize(limited_.xsave, xcr0);
+}
+
+// Instructions of the guest meet the XCR0 in force, the VMM and XSETBV the one that KVM keeps; so
+// does CPUID where the CPU can make it fault to KVM (CPUID faulting).
 void Walk::ExchangeXcr0(uint16_t number, bool before) {
   const program::Step& step = plan_->effective.steps[number];
-  const bool kept = program::RowOf(step).actor != program::Actor::kGuest || step.op == Op::kXsetbv;
+  const bool always =
+      program::RowOf(step).actor != program::Actor::kGuest || step.op == Op::kXsetbv;
   for (size_t i = 0; i < worlds_.size(); ++i) {
     World& world = worlds_[i];
     for (unsigned v = 0; v < world.vcpus; ++v) {
       uint64_t& xcr0 = world.vcpu[v].cpu.xcr0;
+      const bool kept =
+          always || (step.op == Op::kExitCpuid && CpuidShows(number, world.kvm_xcr0[v]));
       if (kept && !before) world.kvm_xcr0[v] = xcr0;
       xcr0 = kept && before ? world.kvm_xcr0[v] : platform_.host_xcr0;
     }
@@ -200,15 +294,15 @@ void Walk::ExchangeXcr0(uint16_t number, bool before) {
 Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   if (reach_ != nullptr) PrepareReach(number);
-  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, true);
+  if ((hypotheses_ & kHostXcr0) != 0) ExchangeXcr0(number, true);
   const Next next = step.op == Op::kGetFpu                  ? GetFpu(number)
                     : action.kind == plan::ActionKind::kRun ? Guest(action, number)
                                                             : Vmm(number);
-  if (hypothesis_ == Hypothesis::kHostXcr0) ExchangeXcr0(number, false);
+  if ((hypotheses_ & kHostXcr0) != 0) ExchangeXcr0(number, false);
   if (reach_ != nullptr) EmitReach(number);
   if (next == Next::kStop) return next;
   if (worlds_[0].vcpu[step.vcpu].cpu.unknown != 0) {
-    if (verdict_ != nullptr) verdict_->unknown = true;
+    if (verdict_ != nullptr) verdict_->Cut("the state is not defined", number, true);
     return Next::kStop;
   }
   NoteEffects(number);
@@ -228,7 +322,7 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
-  if (IsAmx(step.op) && records_ != nullptr && !BranchAmxTs(step)) return GiveUp();
+  if (IsAmx(step.op) && records_ != nullptr && !BranchAmxTs(step)) return GiveUp(number);
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
@@ -240,13 +334,13 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
     return CompareGuest(c, outcome, mismatches_[i]);
   });
   NoteLaws(number, true);
-  if (any && step.op == Op::kWrmsr && !BranchTiles(step)) return GiveUp();
+  if (any && step.op == Op::kWrmsr && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
 // More worlds than there is room for: nothing that follows could be called wrong.
-Walk::Next Walk::GiveUp() {
-  if (verdict_ != nullptr) verdict_->unknown = true;
+Walk::Next Walk::GiveUp(uint16_t number) {
+  if (verdict_ != nullptr) verdict_->Cut("too much is possible", number, true);
   for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
   return Next::kStop;
 }
@@ -254,7 +348,7 @@ Walk::Next Walk::GiveUp() {
 Walk::Next Walk::Vmm(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   fpu_variants_.fill(0);
-  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp();
+  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp(number);
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.world.xfd_before = c.cpu.xfd;
@@ -264,7 +358,7 @@ Walk::Next Walk::Vmm(uint16_t number) {
     return allowed;
   });
   NoteLaws(number, false);
-  if (any && step.op == Op::kSetMsr && !BranchTiles(step)) return GiveUp();
+  if (any && step.op == Op::kSetMsr && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
@@ -365,9 +459,12 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
       NoteBlame(blames_[worlds_.blame(nearest) - 1]);
       for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
     }
+    const Mismatch& m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
-    if (harmless) return Next::kGoOn;
-    stopped_at_ = number;
+    // An instruction that faults has done nothing, by whichever vector.
+    const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
+    if (harmless || faulted) return Next::kGoOn;
+    if (verdict_ != nullptr) verdict_->Cut("the divergence", number, false);
     return Next::kStop;
   }
   // As long as several ways of failing are left, what is seen later tells which it was.
@@ -378,17 +475,15 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
 // Worlds that have become the same are one, and without blame if one of them is.
 void Walk::MergeWorlds() {
   if (worlds_.size() == 1) return;
-  for (size_t i = 1; i < worlds_.size() && worlds_.blame(0) != 0; ++i) {
-    if (worlds_.blame(i) == 0) worlds_.Swap(0, i);
+  for (size_t i = 0, blameless = 0; i < worlds_.size(); ++i) {
+    if (worlds_.blame(i) == 0) worlds_.Swap(i, blameless++);
   }
-  // Prune moves the worlds it keeps to the front, so that those kept so far are the first ones.
-  size_t kept = 0;
+  std::vector<size_t> kept;
   worlds_.Prune([&](size_t i) {
-    for (size_t k = 0; k < kept; ++k) {
-      if (Same(worlds_[k], worlds_[i])) return false;
-    }
-    ++kept;
-    return true;
+    const bool is_new = std::ranges::none_of(
+        kept, [&](size_t k) { return SameButForBlame(worlds_[k], worlds_[i]); });
+    if (is_new) kept.push_back(kept.size());
+    return is_new;
   });
 }
 
@@ -423,23 +518,22 @@ void Walk::ReportBlame() {
 void Walk::NoteBlame(const Blame& what) {
   if (verdict_ == nullptr) return;
   for (unsigned bit = 1; bit < kFpuVariants; bit <<= 1) {
-    if ((what.variant & bit) == 0 || verdict_->divergences.size() >= kMaxDivergences) continue;
-    verdict_->divergences.push_back(
-        ExplainSetFpu(plan_->effective.steps[what.step], what.step, bit));
+    if ((what.variant & bit) == 0) continue;
+    verdict_->Add(ExplainSetFpu(plan_->effective.steps[what.step], what.step, bit));
   }
 }
 
 void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
-  if (verdict_ == nullptr || verdict_->divergences.size() >= kMaxDivergences) return;
+  if (verdict_ == nullptr) return;
   const program::Step& step = plan_->effective.steps[number];
   const Law suspect = suspect_[step.vcpu];
-  if (m.place != Place::kNone && suspect != Law::kModel && !IsHarmless(step.op)) m.law = suspect;
+  if (m.place != Place::kNone && suspect != Law::kModel && !ShowsOther(step.op)) m.law = suspect;
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
-    Walk history(platform_);
-    history.Assume(hypothesis_);
-    around.before = history.States(*plan_, *records_, number, step.vcpu);
+    if (!history_) history_ = std::make_unique<Walk>(platform_);
+    history_->Assume(hypotheses_);
+    history_->States(*plan_, *records_, number, step.vcpu, around);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
@@ -454,7 +548,7 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
                        &worlds_[world].vcpu[step.vcpu].cpu,
                        seen.has_journal ? seen.journal : std::span<const uint8_t>{},
                        avx_under_zmm_[step.vcpu]};
-  verdict_->divergences.push_back(Explain(what, m, around));
+  verdict_->Add(Explain(what, m, around));
 }
 
 void Walk::NoteLaws(uint16_t number, bool guest) {
@@ -500,7 +594,8 @@ void Walk::PrepareReach(uint16_t number) {
   outcome_ = 0;
   reach_xcr0_ = static_cast<uint32_t>(cpu.xcr0);
   reach_components_ = program::RowOf(step).components & kKnown &
-                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss);
+                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss) &
+                      Concerned(step, worlds_[0]);
   for (uint64_t left = reach_components_; left != 0; left &= left - 1) {
     const int i = std::countr_zero(left);
     reach_states_[i] = StateClass(cpu, static_cast<Component>(i));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -17,35 +18,31 @@
 
 namespace fpswap::judge {
 
-// What may be wrong with the system under test as a whole. Assumed only to tell one such fault from
-// the many differences it makes: a walk that fails is tried again under each (judge.cc), and if it
-// gets further, the hypothesis is the divergence.
-enum class Hypothesis : uint8_t {
-  kNone,
+// What may be wrong with the system under test as a whole: a set of these. Assumed only to tell one
+// such fault from the many differences it makes: a walk that fails is tried again under each set
+// (judge.cc), and if it gets further, the hypotheses are the divergences.
+enum Hypothesis : unsigned {
   // The guest runs with the host's XCR0, whatever it was given (kvm_load_guest_xsave_state).
-  kHostXcr0,
+  kHostXcr0 = 1,
+  // The guest runs with the host's CR4.PKE: PKRU is enforced where the guest has not enabled it.
+  kHostPke = 2,
 };
-
-// Whether one of `action`'s steps is raw code.
-bool HasRaw(const plan::Plan& plan, const plan::Action& action);
 
 class Walk {
  public:
   explicit Walk(const trace::Platform& platform);
 
-  void Assume(Hypothesis hypothesis) { hypothesis_ = hypothesis; }
-  // The step at which the last walk could not go on; kNowhere if it went to the end.
-  static constexpr unsigned kNowhere = ~0u;
-  unsigned stopped_at() const { return stopped_at_; }
+  // A set of Hypothesis, for the walks that follow.
+  void Assume(unsigned hypotheses);
 
   // Walks all of `plan` as far as it can be judged. `records` null: a simulation. Fills the model's
   // part of `verdict` (null in a simulation).
   void Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach, Verdict* verdict);
 
-  // The states vCPU `vcpu` went through before step `until`, from a walk of the same records; for
-  // saying where a value comes from. The last one is as it was when the walk stopped.
-  std::vector<Image> States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
-                            unsigned vcpu);
+  // Adds to `around` what vCPU `vcpu` may have held before step `until`, from a walk of the same
+  // records; for saying where a value comes from.
+  void States(const plan::Plan& plan, const SortedRecords& records, unsigned until, unsigned vcpu,
+              Surroundings& around);
   // The first world's state as the last walk left it.
   const World& world() const { return worlds_[0]; }
 
@@ -64,9 +61,11 @@ class Walk {
   Next GetFpu(uint16_t number);
   Context MakeContext(World& world, uint16_t number);
   void ExchangeXcr0(uint16_t number, bool before);
+  void AddHostLayout();
+  bool CpuidShows(uint16_t number, uint64_t xcr0) const;
 
   bool BranchSetFpu(uint16_t number);  // false: no room
-  Next GiveUp();
+  Next GiveUp(uint16_t number);
   bool BranchTiles(const program::Step& step);  // false: no room
   bool BranchAmxTs(const program::Step& step);  // the same
   Next Settle(uint16_t number, bool any, bool harmless);
@@ -76,6 +75,7 @@ class Walk {
   void ReportBlame();
   void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
+  void NoteState(const program::Step& step);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
   void NoteAvxUnderZmm(unsigned vcpu);
@@ -84,16 +84,16 @@ class Walk {
   bool DiedBefore(uint16_t number) const;
 
   const trace::Platform& platform_;
-  Hypothesis hypothesis_ = Hypothesis::kNone;
-  unsigned stopped_at_ = kNowhere;
+  unsigned hypotheses_ = 0;
   kvm::Host host_;
   cpu::Features limited_;
-  uint64_t limited_mask_ = 0;
+  std::optional<uint64_t> limited_mask_;
   std::array<cpu::Features, program::kMaxVcpus> changed_;
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
-  std::vector<Blame> blames_;  // blame n is blames_[n - 1]
+  std::vector<Blame> blames_;      // blame n is blames_[n - 1]
+  std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
   std::array<uint8_t, kScratch> scratch_;
   uint32_t area_bytes_ = 0;
 
@@ -113,10 +113,8 @@ class Walk {
   std::array<Law, program::kMaxVcpus> suspect_{};
   std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
   std::optional<unsigned> until_;
-  std::vector<Image>* states_ = nullptr;
+  Surroundings* states_ = nullptr;
   unsigned states_of_ = 0;
 };
-
-inline constexpr size_t kMaxDivergences = 16;
 
 }  // namespace fpswap::judge

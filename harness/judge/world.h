@@ -68,8 +68,7 @@ struct World {
   std::array<ImageSource, program::kImageCount> source;
   // XCR0 as KVM has it, where a hypothesis says that the CPU runs with another (walk.h).
   std::array<uint64_t, program::kMaxVcpus> kvm_xcr0{};
-  // IA32_XFD of the step's vCPU before the step under way.
-  uint64_t xfd_before = 0;
+  uint64_t xfd_before = 0;  // IA32_XFD of the vCPU whose step it is, as the step found it
 };
 
 // `all` for a guest that is to have the user components `mask` only: CPUID bits that hang on a

@@ -116,8 +116,11 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
   return places;
 }
 
+// Runs of guest steps are as long as can be, for exits hide things. Raw code is a run of its own:
+// what comes before it has been recorded when it takes over.
 void ListActions(Plan& plan) {
   const auto& steps = plan.effective.steps;
+  const auto raw = [&](uint16_t i) { return steps[i].op == program::Op::kRaw; };
   for (uint16_t i = 0; i < steps.size(); ++i) {
     const StepRow& row = program::RowOf(steps[i]);
     const Action action{
@@ -128,7 +131,8 @@ void ListActions(Plan& plan) {
         .last = i};
     if (action.kind == ActionKind::kRun && !plan.actions.empty()) {
       Action& before = plan.actions.back();
-      if (before.kind == action.kind && before.vcpu == action.vcpu && before.cpl == action.cpl) {
+      if (before.kind == action.kind && before.vcpu == action.vcpu && before.cpl == action.cpl &&
+          !raw(i) && !raw(before.last)) {
         before.last = i;
         continue;
       }

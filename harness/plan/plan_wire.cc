@@ -81,7 +81,7 @@ const char* CheckHead(const PlanHead& head) {
   if (head.vcpus < 1 || head.vcpus > program::kMaxVcpus) return "plan: the number of vCPUs";
   if (head.code_size > plan::kCodeSize) return "plan: the code is too long";
   if (head.literal_size > plan::kLiteralSize) return "plan: the literals are too long";
-  if (head.area_size > plan::kSlotSize) return "plan: the area is larger than a slot";
+  if (head.area_size > xstate::kMaxAreaSize) return "plan: the area is larger than any can be";
   const size_t size = sizeof(head) + head.steps * (sizeof(PlanStep) + sizeof(PlanCode)) +
                       head.actions * sizeof(PlanAction) + head.code_size + head.literal_size;
   return size == head.size ? nullptr : "plan: its parts don't add up to its size";

@@ -27,15 +27,34 @@ bool Same(std::span<const uint8_t> a, std::span<const uint8_t> b, const Range& r
   return std::memcmp(a.data() + r.begin, b.data() + r.begin, r.size) == 0;
 }
 
+// Answers about x87's pointers from the 18 bytes seen (REX.W form).
+class SeenPointers final : public cpu::Choices {
+ public:
+  explicit SeenPointers(std::span<const uint8_t> seen) : seen_(seen) {}
+  bool InitialIsInUse(Component) override { return false; }
+  bool OmitUnmodified(Component) override { return false; }
+  void ResolvePointers(cpu::X87& x87) override {
+    x87.fop = ReadAt<uint16_t>(seen_, kPointersAt);
+    x87.fip = ReadAt<uint64_t>(seen_, kPointersAt + 2);
+    x87.fdp = ReadAt<uint64_t>(seen_, kPointersAt + 10);
+  }
+
+ private:
+  std::span<const uint8_t> seen_;
+};
+
 // Whether `c`, stored from `now`, would look like this image's had it just been loaded.
 bool LoadsAs(const cpu::Cpu& now, Component c, std::span<const uint8_t> raw, uint32_t offset,
              uint32_t size) {
   cpu::Cpu other = now;
   std::array<uint8_t, xstate::kLegacySize> a{}, b{};
   if (c == Component::kX87) {
-    other.LoadX87(raw, true);
-    other.StoreX87(a, true);
     now.StoreX87(b, true);
+    other.LoadX87(raw, true);
+    // The registers may have held fewer bits of FIP and FDP than were loaded.
+    SeenPointers choices(b);
+    other.ResolvePointers(true, choices);
+    other.StoreX87(a, true);
     return a == b;
   }
   if (size > kMaxImage) return false;
@@ -65,22 +84,6 @@ void TakeRawIfDifferent(const Vcpu& vcpu, Component c, std::span<const Range> ra
     if (!Same(seen, out, r)) return TakeRaw(vcpu, c, ranges, seen, out);
   }
 }
-
-// Answers about x87's pointers from the 18 bytes seen (REX.W form).
-class SeenPointers final : public cpu::Choices {
- public:
-  explicit SeenPointers(std::span<const uint8_t> seen) : seen_(seen) {}
-  bool InitialIsInUse(Component) override { return false; }
-  bool OmitUnmodified(Component) override { return false; }
-  void ResolvePointers(cpu::X87& x87) override {
-    x87.fop = ReadAt<uint16_t>(seen_, kPointersAt);
-    x87.fip = ReadAt<uint64_t>(seen_, kPointersAt + 2);
-    x87.fdp = ReadAt<uint64_t>(seen_, kPointersAt + 10);
-  }
-
- private:
-  std::span<const uint8_t> seen_;
-};
 
 void StoreX87(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out) {
   vcpu.cpu.StoreX87(out, /*wide=*/true);

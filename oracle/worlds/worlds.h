@@ -29,7 +29,7 @@ using Blame = unsigned;
 template <typename State>
 class Worlds {
  public:
-  static constexpr size_t kMax = 64;
+  static constexpr size_t kMax = 256;
 
   Worlds() { slots_.push_back(std::make_unique<Slot>()); }
 

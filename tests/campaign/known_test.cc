@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "harness/campaign/files.h"
+#include "harness/judge/judge.h"
 #include "tests/campaign/fakes.h"
 
 namespace fpswap::triage {
@@ -137,14 +141,43 @@ TEST(Known, GetFpuEntryKnowsEveryRegisterOfTheLegacyRegion) {
     d.law = judge::Law::kCoherence;
     d.op = static_cast<uint8_t>(program::Op::kGetFpu);
     d.component = name.component;
-    d.relation = judge::Relation::kInvented;
+    d.relation = judge::Relation::kStale;
     d.initial = true;
     const std::string_view text = name.text;
     d.where = std::string(text.substr(0, text.rfind(" byte "))) + " of kvm_fpu";
     EXPECT_TRUE(entry->Matches(d, platform)) << at << ": " << d.where;
     d.initial = false;
     EXPECT_FALSE(entry->Matches(d, platform)) << d.where << " in use";
+    d.initial = true;
+    d.relation = judge::Relation::kAnothers;
+    EXPECT_FALSE(entry->Matches(d, platform)) << d.where << " with another's bytes";
   }
+}
+
+// Each of these was new when it was recorded. Together they show that what an entry excuses on one
+// machine does not hide what another program shows: all divergences of each must be listed.
+TEST(Known, ExplainsEveryDivergenceRecordedUnderKvmPvmOnSapphireRapids) {
+  const auto known = LoadKnown(FPSWAP_SOURCE_DIR "/corpus/known");
+  ASSERT_TRUE(known) << known.error();
+  std::set<std::string> shown;
+  unsigned judged = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           FPSWAP_SOURCE_DIR "/corpus/traces/sapphire-rapids-kvm_pvm")) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(file), {}};
+    const auto trace = trace::ReadTrace(bytes);
+    ASSERT_TRUE(trace) << entry.path() << ": " << trace.error();
+    const judge::Verdict verdict = judge::JudgeTrace(*trace);
+    EXPECT_FALSE(verdict.ok()) << entry.path() << " has nothing to show";
+    const Sorted sorted = Sort(verdict, trace->platform, *known);
+    EXPECT_FALSE(sorted.first_new)
+        << entry.path() << ": " << verdict.divergences[sorted.first_new.value_or(0)].words;
+    for (const Known* one : sorted.known) shown.insert(one->name);
+    ++judged;
+  }
+  EXPECT_GE(judged, 50u);
+  EXPECT_THAT(shown, ::testing::IsSupersetOf({"kvm-pvm-host-pke", "kvm-pvm-host-xcr0",
+                                              "kvm-get-xsave-pkru-bit", "kvm-set-fpu-lost"}));
 }
 
 TEST(Known, RefusesWhatWouldWidenThePredicateUnseen) {

@@ -245,14 +245,32 @@ TEST_F(VerdictTest, AMigrationMustKeepPkru) {
   EXPECT_EQ(First(refused).law, Law::kRoundTrip);
 }
 
-TEST_F(VerdictTest, AHangIsTheProgramsOwnWhereItsRunHasRawCode) {
-  const auto looping = PlanOf("x87.fninit\nraw bytes=ebfe\nx87.fnclex\n", platform_);
-  EXPECT_TRUE(Check(looping, Records(looping).End(EndReason::kHang, 2)).ok());
-  const auto plain = PlanOf("x87.fninit\nx87.fnclex\n", platform_);
-  EXPECT_EQ(First(Check(plain, Records(plain).End(EndReason::kHang, 1))).relation, Relation::kHang);
-  // Raw code of another run has no part in it.
-  const auto apart = PlanOf("raw bytes=90\nvmm.get_xcrs\nx87.fnclex\n", platform_);
-  EXPECT_EQ(First(Check(apart, Records(apart).End(EndReason::kHang, 2))).relation, Relation::kHang);
+TEST_F(VerdictTest, AHangIsTheProgramsOwnOnlyInRawCode) {
+  const auto plan = PlanOf("x87.fninit\nraw bytes=ebfe\nx87.fnclex\n", platform_);
+  EXPECT_TRUE(Check(plan, Records(plan).End(EndReason::kHang, 1)).ok());
+  for (const uint16_t step : std::initializer_list<uint16_t>{0, 2}) {
+    EXPECT_EQ(First(Check(plan, Records(plan).End(EndReason::kHang, step))).relation,
+              Relation::kHang);
+  }
+}
+
+TEST_F(VerdictTest, RawCodeMayExitAndFaultAsOftenAsItLikes) {
+  const auto often = [&](uint16_t step) {
+    const auto plan = PlanOf("x87.fninit\nraw bytes=e237\n", platform_);
+    Records records(plan);
+    for (int i = 0; i < 9; ++i) records.Exit(step, {2, 0, plan::kExitPort, 0, 4, 1, {}});
+    return Check(plan, records.Fault(step, cpu::kUD).Fault(step, cpu::kUD).End());
+  };
+  EXPECT_TRUE(often(1).ok()) << Told(often(1));
+  EXPECT_FALSE(often(0).ok());
+}
+
+TEST_F(VerdictTest, WhatCameBeforeRawCodeIsJudged) {
+  const auto plan = PlanOf("x87.fnstcw\nraw bytes=90\nx87.fnstcw\n", platform_);
+  ASSERT_EQ(plan.actions.size(), 3u);
+  const std::vector<uint8_t> right = {0x7f, 3}, wrong = {0x7f, 2};
+  EXPECT_TRUE(Check(plan, Records(plan).Journal(0, right).Journal(2, wrong).End()).ok());
+  EXPECT_FALSE(Check(plan, Records(plan).Journal(0, wrong).Journal(2, right).End()).ok());
 }
 
 TEST_F(VerdictTest, AChangedCanaryIsLaw4EvenWhereTheStateIsUnknown) {
@@ -369,6 +387,29 @@ TEST_F(VerdictTest, AGuestUnderTheHostsXcr0IsOneDivergence) {
   EXPECT_EQ(verdict.divergences[0].op, 0);
 }
 
+TEST_F(VerdictTest, PkruEnforcedWithoutPkeIsToldAsThatOnlyWhereTheHostsRegistersRule) {
+  const std::string steps =
+      "pke 0\nvmm.image_write image=1 offset=2688 value=1\n"
+      "vmm.image_write image=1 offset=512 value=0x200\nvmm.set_xsave image=1\n"
+      "sse.ldmxcsr value=0x1f80\n";
+  ASSERT_EQ(platform_.host.xsave.sub[9].offset, 2688u);
+  const auto where = [&](uint32_t error) {
+    const auto plan = PlanOf(steps, platform_);
+    Judge judge(platform_);
+    const auto verdict = judge.Check(plan, Records(plan)
+                                               .Ioctl(0, 0)
+                                               .Ioctl(1, 0)
+                                               .Ioctl(2, 0)
+                                               .Fault(3, cpu::kPF, error, plan::kLiteralBase)
+                                               .End());
+    return First(verdict).where;
+  };
+  EXPECT_EQ(where(0x25), "fault");  // a KVM that gives the guest its own CR4
+  platform_.xcr0_loaded = false;
+  EXPECT_EQ(where(0x25), "CR4.PKE in force");
+  EXPECT_EQ(where(5), "fault") << "no protection key in it";
+}
+
 TEST_F(VerdictTest, KvmGetFpuCanShowTheHostsXcr0) {
   platform_.xcr0_loaded = false;
   // The area declares everything initial; with XCR0 = 1 only x87 is restored from it.
@@ -404,6 +445,73 @@ TEST_F(VerdictTest, ASaveKeepsTheBytesItDoesNotWrite) {
   area[470] ^= 1;  // "available to software"
   const Divergence d = First(Check(plan, Records(plan).Journal(1, area).End()));
   EXPECT_EQ(d.where, "available to software of the area");
+}
+
+TEST_F(VerdictTest, ManyKnownThingsDoNotCrowdOutALaterOne) {
+  std::string steps;
+  for (int i = 0; i < 40; ++i) steps += "vmm.get_fpu\n";
+  const auto plan = PlanOf(steps + "x87.fnstcw\nx87.fninit\n", platform_);
+  std::vector<uint8_t> fpu(plan::kFpuSize);  // FCW and MXCSR are wrong each time
+  Records records(plan);
+  for (uint16_t i = 0; i < 40; ++i) records.Ioctl(i, 0, 0, fpu);
+  const std::vector<uint8_t> wrong = {0x7f, 2};
+  const auto verdict = Check(plan, records.Journal(40, wrong).End(EndReason::kHang, 41));
+  ASSERT_EQ(verdict.divergences.size(), 4u) << Told(verdict);  // FCW, MXCSR, FNSTCW, the hang
+  EXPECT_EQ(verdict.divergences[2].step, 40);
+  EXPECT_EQ(verdict.divergences[3].relation, Relation::kHang);
+}
+
+TEST_F(VerdictTest, JudgingGoesOnBehindAWrongImageAndBehindAnotherFault) {
+  const auto plan =
+      PlanOf("vmm.get_xsave image=0\nsse.ldmxcsr value=0x10000\nx87.fnstcw\n", platform_);
+  auto image = FreshImage(platform_);
+  image.resize(4096);
+  image[24] ^= 0x40;  // MXCSR
+  const std::vector<uint8_t> wrong = {0x7f, 2};
+  const auto verdict =
+      Check(plan, Records(plan).Ioctl(0, 0, 0, image).Fault(1, cpu::kUD).Journal(2, wrong).End());
+  ASSERT_EQ(verdict.divergences.size(), 3u) << Told(verdict);
+  EXPECT_EQ(verdict.divergences[2].step, 2);
+  EXPECT_STREQ(verdict.cut, "the divergence");
+  EXPECT_EQ(verdict.cut_at, 2);
+}
+
+TEST_F(VerdictTest, TenSetFpuAreNotTooMuch) {
+  std::string steps;
+  for (int i = 0; i < 10; ++i)
+    steps += "vmm.set_fpu pattern=" + std::to_string(7 * i) + " fcw=0x27f mxcsr=0x1f" +
+             std::to_string(i) + "0\n";
+  const auto plan = PlanOf(steps + "x87.fnstcw\n", platform_);
+  Records records(plan);
+  for (uint16_t i = 0; i < 10; ++i) records.Ioctl(i, 0);
+  const std::vector<uint8_t> wrong = {0x7f, 1};
+  const auto verdict = Check(plan, records.Journal(10, wrong).End());
+  EXPECT_FALSE(verdict.unknown);
+  EXPECT_EQ(First(verdict).step, 10) << Told(verdict);
+}
+
+TEST_F(VerdictTest, ReachCountsOnlyTheComponentsThatAStepConcerns) {
+  struct Sink final : ReachSink {
+    void Reach(const ReachEvent& e) override {
+      seen[e.op] |= e.component < 64 ? uint64_t{1} << e.component : 0;
+    }
+    std::map<uint8_t, uint64_t> seen;
+  } sink;
+  const auto plan = PlanOf(
+      "evex.load512 reg=3 pattern=5\nevex.store512 reg=20\nevex.pxor512 dst=1 a=2 b=17\n"
+      "xsave slot=0 rfbm=x87+avx\nvmm.image_write image=0 offset=512 value=0x20\n"
+      "vmm.set_xsave image=0\nxsetbv ecx=0 value=x87+sse+avx\nxsave slot=0 rfbm=all\n",
+      platform_);
+  Judge judge(platform_);
+  judge.Simulate(plan, sink);
+  using program::Op;
+  const auto of = [&](Op op) { return sink.seen[static_cast<uint8_t>(op)]; };
+  EXPECT_EQ(of(Op::kEvexLoad512), Component::kSse | Component::kAvx | Component::kZmmHi256);
+  EXPECT_EQ(of(Op::kEvexStore512), Bit(Component::kHi16Zmm));
+  EXPECT_EQ(of(Op::kEvexPxor512),
+            Component::kSse | Component::kAvx | Component::kZmmHi256 | Component::kHi16Zmm);
+  EXPECT_EQ(of(Op::kSetXsave), Bit(Component::kOpmask));
+  EXPECT_EQ(of(Op::kXsave), Component::kX87 | Component::kSse | Component::kAvx) << "both together";
 }
 
 TEST_F(VerdictTest, TheJsonHasWhatTheVerdictHas) {

@@ -107,6 +107,17 @@ const Scenario kSaves[] = {
 
 INSTANTIATE_TEST_SUITE_P(Cpu, SaveWitness, ::testing::ValuesIn(kSaves), ScenarioName);
 
+// AMD family 19h (corpus/known/amd-avx-initial-under-zmm): where XRSTOR leaves AVX initial and
+// ZMM_Hi256 in use, a context switch before the XSAVEOPT is enough to bring its defect on, so that
+// whether it shows hangs on the machine's load. Such areas are given an AVX component.
+void AvoidAvxInitialUnderZmm(Operands& operands) {
+  const uint64_t bv = xstate::ImageView(operands.memory).xstate_bv();
+  const bool zmm_goes =
+      (operands.mask() & Bit(Component::kZmmHi256)) != 0 && (bv & Bit(Component::kZmmHi256)) == 0;
+  if (!Host().features.amd || zmm_goes) return;
+  xstate::WriteAt(operands.memory, xstate::kHeaderOffset, bv | Bit(Component::kAvx));
+}
+
 // XRSTOR of the area, `between`, XSAVEOPT of the same area: what was not written in between may be
 // left out, and no more than that.
 Scenario AfterXrstor(const char* name, WitnessFunction function,
@@ -117,6 +128,7 @@ Scenario AfterXrstor(const char* name, WitnessFunction function,
           .prepare =
               [](Random& random, Operands& operands) {
                 FillStandardImage(random, Host().features, Host().xcr0, operands.memory);
+                AvoidAvxInitialUnderZmm(operands);
                 const uint32_t mxcsr = 0x1f80 | static_cast<uint32_t>(random.Below(64));
                 xstate::WriteAt(operands.memory, xstate::kMaxAreaSize, mxcsr);
               },

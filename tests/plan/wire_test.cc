@@ -147,7 +147,7 @@ TEST(ReadPlan, AcceptsNothingOutOfBoundsWhateverBytesAreDamaged) {
     const auto view = ReadPlan(rest);
     if (!view) continue;
     ASSERT_LE(view->code.size(), plan::kCodeSize);
-    ASSERT_LE(view->area_size, plan::kSlotSize);
+    ASSERT_LE(view->area_size, xstate::kMaxAreaSize);
     for (const PlanCode& row : view->rows) {
       ASSERT_LE(uint64_t{row.journal} + row.journal_bytes, plan::kJournalSize);
       ASSERT_LE(row.instruction, view->code.size());
@@ -160,6 +160,15 @@ TEST(ReadPlan, AcceptsNothingOutOfBoundsWhateverBytesAreDamaged) {
         ASSERT_LE(step.arg[1] + step.arg[2], plan::kSlotSize);
       }
     }
+  }
+}
+
+TEST(ReadPlan, RefusesAnAreaLargerThanTheBuffersForOne) {
+  for (const uint32_t size : {xstate::kMaxAreaSize, xstate::kMaxAreaSize + 1}) {
+    auto bytes = SomePlan();
+    std::memcpy(&bytes[offsetof(PlanHead, area_size)], &size, sizeof(size));
+    std::span<const uint8_t> rest = bytes;
+    EXPECT_EQ(ReadPlan(rest).has_value(), size == xstate::kMaxAreaSize) << size;
   }
 }
 
