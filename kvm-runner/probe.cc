@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "harness/program/step.h"
 #include "harness/trace/host_features.h"
 #include "kvm-runner/kvm_api.h"
 #include "kvm-runner/msrs.h"
@@ -81,7 +82,8 @@ std::expected<void, std::string> ReadGuest(Host& host, trace::Platform& platform
     if (kvm_set_cpuid2(vcpu.get(), &table) != 0) return std::unexpected(Failure("KVM_SET_CPUID2"));
     table.nent = CpuidTable::kRoom;
     if (kvm_get_cpuid2(vcpu.get(), &table) != 0) return std::unexpected(Failure("KVM_GET_CPUID2"));
-    for (const uint32_t index : {0xda0u, 0x1c4u, 0x1c5u}) {  // XSS, XFD, XFD_ERR
+    for (unsigned name = 0; name <= static_cast<unsigned>(program::Msr::kPl3Ssp); ++name) {
+      const uint32_t index = program::MsrIndex(static_cast<program::Msr>(name));
       MsrTable msr;
       msr.Add(index, 0);
       const bool known = std::ranges::find(host.reset_msrs, index) != host.reset_msrs.end();

@@ -24,6 +24,7 @@ constexpr Op kKnown[][2] = {
     {Op::kBndmovLoad, Op::kRdpkru},   {Op::kXsave, Op::kMemHeader},
     {Op::kXsetbv, Op::kRaw},          {Op::kExitOut, Op::kExitPageFault},
     {Op::kGetXsave, Op::kInit},       {Op::kHostCpu, Op::kHostThread},
+    {Op::kLdtilecfg, Op::kTdpbuud},
 };
 
 // What became of a tiny program.
@@ -174,9 +175,13 @@ class StepProbe {
   // Without guest code at CPL 3 there is nothing to run.
   bool GuestRuns() {
     if (!Program().Guest(Op::kFninit, 3, kFninit).Run(run_).dead) return true;
-    for (unsigned op = 1; op < static_cast<unsigned>(Op::kGetXsave); ++op) {
-      Cannot(static_cast<Op>(op), "this KVM can't run guest code at CPL 3 in long mode");
-    }
+    const auto cannot = [this](Op first, Op last) {
+      for (auto op = static_cast<unsigned>(first); op <= static_cast<unsigned>(last); ++op) {
+        Cannot(static_cast<Op>(op), "this KVM can't run guest code at CPL 3 in long mode");
+      }
+    };
+    cannot(Op::kFninit, Op::kExitPageFault);
+    cannot(Op::kLdtilecfg, Op::kTdpbuud);
     return false;
   }
 

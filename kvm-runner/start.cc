@@ -29,6 +29,7 @@ constexpr StaleRow kStaleRows[] = {
     {Op::kSetXcrs, kStaleXcr0, false},
     {Op::kWrmsr, kStaleMsrs, false},
     {Op::kSetMsr, kStaleMsrs, false},
+    {Op::kXrstors, kStaleMsrs, false},  // CET state, which no image of KVM_SET_XSAVE holds
     {Op::kCr0Ts, kStaleSregs, false},
     {Op::kCr4Bit, kStaleSregs, false},
     {Op::kInit, kStaleAll, false},
@@ -109,7 +110,7 @@ std::expected<void, std::string> ResetMsrs(const Host& host, Vcpu& vcpu) {
   MsrTable msrs;
   for (const uint32_t index : host.reset_msrs) msrs.Add(index, 0);
   if (kvm_set_msrs(vcpu.fd.get(), &msrs) != static_cast<int>(msrs.nmsrs)) {
-    return std::unexpected(Failure("KVM_SET_MSRS of XSS, XFD and XFD_ERR"));
+    return std::unexpected(Failure("KVM_SET_MSRS of XSS, XFD, XFD_ERR and the MSRs of CET"));
   }
   return {};
 }

@@ -15,7 +15,7 @@ trace::Platform EverythingPlatform() {
                                                xstate::Bit(Component::kCetU) | Component::kCetS);
   features.avx = features.avx2 = features.fma = features.avx512f = features.avx512bw =
       features.avx512dq = features.avx512vl = features.mpx = features.pku = features.amx_tile =
-          features.amx_int8 = features.amx_bf16 = true;
+          features.amx_int8 = features.amx_bf16 = features.cet_ss = features.cet_ibt = true;
   trace::Platform platform;
   platform.target = "simulated";
   platform.cpu = "a CPU that has every component";

@@ -68,6 +68,10 @@ bool Has(const cpu::Features& features, program::Needs needs) {
       return features.mpx;
     case kPku:
       return features.pku;
+    case kAmxTile:
+      return features.amx_tile && (features.xsave.xcr0 & xstate::kAmx) == xstate::kAmx;
+    case kAmxInt8:
+      return features.amx_int8 && Has(features, kAmxTile);
   }
   return true;
 }

@@ -52,6 +52,9 @@ struct Outcome {
   }
 };
 
+// Journals and operands that are not slots: the longest is Op::kTileloadd's.
+inline constexpr size_t kScratch = 4096;
+
 struct Context {
   const trace::Platform& platform;
   const plan::Plan& plan;
@@ -61,10 +64,10 @@ struct Context {
   World& world;
   kvm::Vcpu& vcpu;
   cpu::Cpu& cpu;
-  std::array<uint8_t, 512>& scratch;  // for journals that are not slots
-  int model_errno = 0;                // set by VMM steps: what the model says the call returns
-  uint32_t area_bytes = 0;            // no save writes further into a slot, from where it begins
-  bool host_pke = false;              // Hypothesis kHostPke (walk.h)
+  std::array<uint8_t, kScratch>& scratch;
+  int model_errno = 0;      // set by VMM steps: what the model says the call returns
+  uint32_t area_bytes = 0;  // no save writes further into a slot, from where it begins
+  bool host_pke = false;    // Hypothesis kHostPke (walk.h)
 
   const plan::CodeRow& row() const { return plan.rows[number]; }
   uint64_t rip() const { return plan::kCodeBase + row().instruction; }
@@ -85,6 +88,7 @@ Outcome StepFxsave(Context& c);
 Outcome StepFxrstor(Context& c);
 Outcome StepMemory(Context& c);
 Outcome StepExit(Context& c);
+Outcome StepAmx(Context& c);
 
 // Where a data access to a user page of the guest ends in #PF because of PKRU. Empty (errors 0)
 // where it doesn't. All of the guest's data has protection key 0, and CR0.WP is set, so

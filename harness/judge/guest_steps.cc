@@ -72,7 +72,7 @@ constexpr char kAvx512Rule[] = "SDM vol. 2, 2.6: AVX-512";
 constexpr char kPkruRule[] = "SDM vol. 2: RDPKRU, WRPKRU";
 constexpr char kMpxRule[] = "SDM vol. 1, appendix E: MPX";
 constexpr char kXcrRule[] = "SDM vol. 1, 13.3: XCR0";
-constexpr char kMsrRule[] = "SDM vol. 1, 13.3 and 13.14: IA32_XSS, IA32_XFD";
+constexpr char kMsrRule[] = "SDM vol. 1, 13.3, 13.14 and 17.2: IA32_XSS, IA32_XFD, CET";
 constexpr char kCrRule[] = "SDM vol. 3, 2.5: control registers";
 
 // --- x87
@@ -376,6 +376,16 @@ constexpr FunctionRow kFunctions[] = {
     {Op::kExitHlt, StepExit},
     {Op::kExitMsr, StepExit},
     {Op::kExitPageFault, StepExit},
+    {Op::kLdtilecfg, StepAmx},
+    {Op::kSttilecfg, StepAmx},
+    {Op::kTileloadd, StepAmx},
+    {Op::kTilestored, StepAmx},
+    {Op::kTilezero, StepAmx},
+    {Op::kTilerelease, StepAmx},
+    {Op::kTdpbssd, StepAmx},
+    {Op::kTdpbsud, StepAmx},
+    {Op::kTdpbusd, StepAmx},
+    {Op::kTdpbuud, StepAmx},
 };
 
 constexpr std::array<GuestFunction, 256> kByOp = [] {

@@ -106,14 +106,20 @@ constexpr char kGetXsaveRule[] =
     "KVM: kvm_vcpu_ioctl_x86_get_xsave, __copy_xstate_to_uabi_buf; law 2";
 constexpr char kSetXsaveRule[] = "KVM: kvm_vcpu_ioctl_x86_set_xsave, copy_uabi_to_xstate";
 
+// The record has the `size` bytes of the VMM's buffer, of which KVM writes those of the vCPU's
+// size.
 bool GetImage(Vmm& v, uint32_t size) {
   auto& image = v.c.world.image[ImageOf(v)];
   const bool seen = v.c.seen != nullptr;
   std::array<uint8_t, kvm::kMaxImage> possible;
   const auto out = std::span(possible).first(size);
-  kvm::ExpectXsave(v.c.vcpu, seen ? v.Data() : std::span<const uint8_t>{}, out);
-  // The buffer holds what was seen, right or wrong. The kernel puts no image of less than its own
-  // size into it.
+  const uint32_t written = std::min(size, v.c.vcpu.ImageSize());
+  std::memcpy(out.data(), image.Bytes().data(), size);
+  kvm::ExpectXsave(
+      v.c.vcpu,
+      seen && v.Data().size() == size ? v.Data().first(written) : std::span<const uint8_t>{},
+      out.first(written));
+  // The buffer holds what was seen, right or wrong.
   const bool same = !seen || Same(v, out, Place::kImage, kGetXsaveRule);
   if (seen && v.Data().size() != size) return false;
   std::memcpy(image.Write(0, size).data(), seen ? v.Data().data() : out.data(), size);
@@ -133,7 +139,7 @@ bool GetXsave2(Vmm& v) {
 }
 
 bool SetXsave(Vmm& v) {
-  const auto image = v.c.world.image[ImageOf(v)].Bytes().first(v.c.vcpu.host->image_size);
+  const auto image = v.c.world.image[ImageOf(v)].Bytes().first(v.c.vcpu.ImageSize());
   return Returned(v, v.c.vcpu.SetXsave(image), "KVM_SET_XSAVE errno", kSetXsaveRule);
 }
 
@@ -211,11 +217,17 @@ uint32_t MsrOf(const Vmm& v) {
 
 // IA32_XSS of a guest without XSAVES: up to 6.11 the VMM reads and writes it (as 0), from 6.12 on
 // kvm_{get,set}_msr_common answer KVM_MSR_RET_UNSUPPORTED, which passes only where KVM advertises
-// the MSR. There is nothing in it either way, so both answers to 0 are right.
+// the MSR. There is nothing in it either way, so both answers to 0 are right. The MSRs of CET, for
+// a guest without it, are known to KVM from 6.18 on, with the same answer.
+bool IsUnsupported(const Vmm& v) {
+  const cpu::Features& features = *v.c.cpu.features;
+  if (MsrOf(v) == cpu::Cpu::kMsrXss) return !features.xsave.xsaves;
+  return v.c.cpu.CetRegister(MsrOf(v)) != nullptr && !cpu::Cpu::HasCetMsr(features, MsrOf(v));
+}
+
 bool MayBeUnsupported(const Vmm& v, uint64_t value) {
-  return MsrOf(v) == cpu::Cpu::kMsrXss && !v.c.cpu.features->xsave.xsaves && value == 0 &&
-         v.c.seen != nullptr && v.c.seen->has_ioctl && v.Returned().result == 0 &&
-         v.Returned().error == 0;
+  if (!IsUnsupported(v) || value != 0 || v.c.seen == nullptr || !v.c.seen->has_ioctl) return false;
+  return v.Returned().result == 0 && v.Returned().error == 0;
 }
 
 bool GetMsr(Vmm& v) {
@@ -272,6 +284,7 @@ bool SetCpuid(Vmm& v) {
   if (want != now) {
     v.changed[v.c.step.vcpu] = LimitFeatures(all, want);
     vcpu.cpu.features = &v.changed[v.c.step.vcpu];
+    vcpu.GrowFor(*vcpu.cpu.features);
     // An XCR0 that the new CPUID lacks stays in force: what the guest may do with it nobody says.
     vcpu.cpu.unknown |= vcpu.cpu.xcr0 & ~want;
   }

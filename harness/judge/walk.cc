@@ -21,13 +21,12 @@ kvm::Host HostOf(const trace::Platform& platform) {
   kvm::Host host;
   host.xsave = platform.host.xsave;
   host.supported = platform.guest_supp | xstate::kX87Sse;
-  // fpu_user_cfg.default_features, plus what the guest's CPUID enables of the dynamic ones.
-  uint64_t dynamic = 0;
   for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
-    if (platform.host.xsave.sub[i].xfd) dynamic |= uint64_t{1} << i;
+    if (platform.host.xsave.sub[i].xfd) host.dynamic |= uint64_t{1} << i;
   }
-  const uint64_t user = platform.host_xcr0 | xstate::kX87Sse;
-  host.user_features = (user & ~dynamic) | (user & dynamic & platform.guest.xsave.xcr0);
+  host.dynamic &= platform.host_xcr0;
+  // fpu_user_cfg.default_features
+  host.user_features = (platform.host_xcr0 | xstate::kX87Sse) & ~host.dynamic;
   host.mxcsr_mask = platform.host.mxcsr_mask;
   host.image_size = std::clamp(platform.xsave_size, kvm::kGetXsaveSize, kvm::kMaxImage);
   host.compacted = platform.compacted;
@@ -75,6 +74,8 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   if ((cpu.xfd & Bit(c)) != 0) return 3;
   return cpu.IsInitial(c) ? 1 : 2;
 }
+
+bool IsAmx(Op op) { return op >= Op::kLdtilecfg && op <= Op::kTdpbuud; }
 
 // ZMM16-31 are one component, what is below them three.
 uint64_t OfRegister(uint64_t reg) {
@@ -124,8 +125,8 @@ bool SameButForBlame(const World& a, const World& b) {
     const cpu::Registers &r = x.cpu.regs, &s = y.cpu.regs;
     const bool same =
         x.cpu.xcr0 == y.cpu.xcr0 && x.cpu.xss == y.cpu.xss && x.cpu.xfd == y.cpu.xfd &&
-        x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.unknown == y.cpu.unknown &&
-        r.x87.pointers_known == s.x87.pointers_known &&
+        x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.amx_heeds_ts == y.cpu.amx_heeds_ts &&
+        x.cpu.unknown == y.cpu.unknown && r.x87.pointers_known == s.x87.pointers_known &&
         r.x87.selectors_known == s.x87.selectors_known && r.mxcsr == s.mxcsr &&
         r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes()) &&
         ImageOf(x) == ImageOf(y);
@@ -321,6 +322,7 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
+  if (IsAmx(step.op) && records_ != nullptr && !BranchAmxTs(step)) return GiveUp(number);
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
@@ -423,6 +425,24 @@ bool Walk::BranchTiles(const program::Step& step) {
       if (copy == worlds::Worlds<World>::kMax) return false;
       worlds_[copy].vcpu[step.vcpu].cpu.Initialise(c);
     }
+  }
+  return true;
+}
+
+// The first AMX instruction while CR0.TS is set: a CPU heeds it or doesn't (Cpu::amx_heeds_ts). The
+// fault alone does not always tell, for IA32_XFD may give the same.
+bool Walk::BranchAmxTs(const program::Step& step) {
+  const size_t before = worlds_.size();
+  for (size_t i = 0; i < before; ++i) {
+    const auto settle = [](World& world, bool heeds) {
+      for (unsigned v = 0; v < world.vcpus; ++v) world.vcpu[v].cpu.amx_heeds_ts = heeds;
+    };
+    const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
+    if (!cpu.cr0_ts || cpu.amx_heeds_ts) continue;
+    const size_t copy = worlds_.Branch(i);
+    if (copy == worlds::Worlds<World>::kMax) return false;
+    settle(worlds_[i], false);
+    settle(worlds_[copy], true);
   }
   return true;
 }

@@ -67,6 +67,7 @@ class Walk {
   bool BranchSetFpu(uint16_t number);  // false: no room
   Next GiveUp(uint16_t number);
   bool BranchTiles(const program::Step& step);  // false: no room
+  bool BranchAmxTs(const program::Step& step);  // the same
   Next Settle(uint16_t number, bool any, bool harmless);
   void MergeWorlds();
   bool OneBlame() const;
@@ -93,7 +94,7 @@ class Walk {
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
   std::vector<Blame> blames_;      // blame n is blames_[n - 1]
   std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
-  std::array<uint8_t, 512> scratch_;
+  std::array<uint8_t, kScratch> scratch_;
   uint32_t area_bytes_ = 0;
 
   // Of the walk under way.

@@ -45,7 +45,8 @@ void ResetCpu(const plan::Plan& plan, const cpu::Features& features, cpu::Cpu& c
   }();
   cpu.regs = kInitial;
   cpu.xcr0 = plan.xcr0;
-  cpu.xss = cpu.xfd = cpu.xfd_err = 0;
+  cpu.xss = cpu.xfd = cpu.xfd_err = cpu.s_cet = 0;
+  cpu.amx_heeds_ts.reset();
   cpu.cr0_ts = false;
   cpu.cr4_osxsave = cpu.cr4_osfxsr = cpu.cr4_osxmmexcpt = true;
   cpu.cr4_pke = plan.effective.pke && features.pku;
@@ -70,6 +71,7 @@ World& World::operator=(const World& other) {
   image = other.image;
   source = other.source;
   kvm_xcr0 = other.kvm_xcr0;
+  xfd_before = other.xfd_before;
   return *this;
 }
 
@@ -83,6 +85,8 @@ void World::Reset(const plan::Plan& plan, const cpu::Features& features, const k
     ResetCpu(plan, features, vcpu[i].cpu);
     vcpu[i].host = &host;
     vcpu[i].has_run = false;
+    vcpu[i].enabled_dynamic = 0;
+    vcpu[i].GrowFor(features);
     vcpu[i].raw.components = 0;
     vcpu[i].raw.mask = false;
   }

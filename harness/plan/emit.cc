@@ -92,6 +92,14 @@ class StepWriter {
         Ecx(kExitMsrIndex);
         EdxEax(step_.arg[1]);
         break;
+      case Setup::kTileLoad:
+        code_.Put(G().mov_rbx, 0, Literal());
+        Ecx(step_.arg[2]);
+        break;
+      case Setup::kTileStore:
+        code_.Put(G().mov_rbx, 0, Journal());
+        Ecx(64);
+        break;
     }
   }
 
@@ -269,6 +277,7 @@ int PatternArg(const Step& step) {
 
 uint32_t LiteralBytes(const Step& step) {
   if (step.op == Op::kMemFill) return static_cast<uint32_t>(step.arg[2]);
+  if (step.op == Op::kTileloadd) return program::TileloaddBytes(step);
   const int form = FormIndex(step.op);
   if (form < 0) return 0;
   for (const OperandForm& o : FormAt(form).operands) {
@@ -278,6 +287,7 @@ uint32_t LiteralBytes(const Step& step) {
 }
 
 void FillLiteral(const Step& step, std::span<uint8_t> out) {
+  if (step.op == Op::kLdtilecfg) return program::FillTilecfg(step, out.first<64>());
   const int arg = PatternArg(step);
   if (arg >= 0) {
     program::FillPattern(static_cast<uint16_t>(step.arg[static_cast<size_t>(arg)]), out);

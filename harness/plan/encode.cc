@@ -59,6 +59,14 @@ Instruction& Instruction::Mem(uint16_t bytes) {
   return *this;
 }
 
+Instruction& Instruction::RowsAtRbx() {
+  ZydisEncoderOperand& operand = Next(ZYDIS_OPERAND_TYPE_MEMORY);
+  operand.mem.base = ZYDIS_REGISTER_RBX;
+  operand.mem.index = ZYDIS_REGISTER_RCX;
+  operand.mem.scale = 1;
+  return *this;
+}
+
 Instruction& Instruction::Imm(unsigned bytes) {
   imm_size_ = static_cast<uint8_t>(bytes);
   imm_ = bytes == 8 ? kImmMark : kImmMark & ((uint64_t{1} << (8 * bytes)) - 1);

@@ -33,6 +33,7 @@ class Instruction {
   Instruction& Prefix(ZydisInstructionAttributes prefix);
   Instruction& Reg(ZydisRegister reg);
   Instruction& Mem(uint16_t bytes);    // its address is patched in
+  Instruction& RowsAtRbx();            // [RBX + RCX], as AMX takes its rows
   Instruction& Imm(unsigned bytes);    // patched in: 1, 4 or 8 bytes
   Instruction& Fixed(uint64_t value);  // an immediate that stays
   Instruction& Rel32();                // a near branch's displacement, patched in

@@ -28,6 +28,9 @@ constexpr OperandForm kFxsaveArea{OperandKind::kArea, ZYDIS_REGISTER_NONE, 0, 51
 // Zydis counts the mask of an EVEX instruction among its operands: k0 is "no mask".
 constexpr OperandForm kNoMask{kFixed, ZYDIS_REGISTER_K0, 0, 0};
 
+constexpr OperandForm Tmm(uint8_t arg) { return Reg(ZYDIS_REGISTER_TMM0, arg); }
+constexpr OperandForm kTileRows{kTileMem, ZYDIS_REGISTER_NONE, 0, 0};
+
 constexpr auto kEvex = ZYDIS_ENCODABLE_ENCODING_EVEX;
 constexpr auto kVex = ZYDIS_ENCODABLE_ENCODING_VEX;
 
@@ -126,6 +129,23 @@ constexpr Form kForms[] = {
      .after = After::kEdxEax,
      .other_arg = 0,
      .other = ZYDIS_MNEMONIC_WRMSR},
+    // AMX. VEX.vvvv is the last source of a dot product.
+    {Op::kLdtilecfg, ZYDIS_MNEMONIC_LDTILECFG, {Literal(64)}},
+    {Op::kSttilecfg, ZYDIS_MNEMONIC_STTILECFG, {Journal(64)}},
+    {.op = Op::kTileloadd,
+     .mnemonic = ZYDIS_MNEMONIC_TILELOADD,
+     .operands = {Tmm(0), kTileRows},
+     .setup = Setup::kTileLoad},
+    {.op = Op::kTilestored,
+     .mnemonic = ZYDIS_MNEMONIC_TILESTORED,
+     .operands = {kTileRows, Tmm(0)},
+     .setup = Setup::kTileStore},
+    {Op::kTilezero, ZYDIS_MNEMONIC_TILEZERO, {Tmm(0)}},
+    {Op::kTilerelease, ZYDIS_MNEMONIC_TILERELEASE},
+    {Op::kTdpbssd, ZYDIS_MNEMONIC_TDPBSSD, {Tmm(0), Tmm(1), Tmm(2)}},
+    {Op::kTdpbsud, ZYDIS_MNEMONIC_TDPBSUD, {Tmm(0), Tmm(1), Tmm(2)}},
+    {Op::kTdpbusd, ZYDIS_MNEMONIC_TDPBUSD, {Tmm(0), Tmm(1), Tmm(2)}},
+    {Op::kTdpbuud, ZYDIS_MNEMONIC_TDPBUUD, {Tmm(0), Tmm(1), Tmm(2)}},
 };
 
 constexpr std::array<int8_t, 256> IndexByOp() {

@@ -21,6 +21,7 @@ enum class OperandKind : uint8_t {
   kLiteral,  // memory at the step's literal, `bytes` wide
   kJournal,  // memory at the step's journal place
   kArea,     // memory at slot arg[0] + arg[1]
+  kTileMem,  // rows from RBX on, RCX bytes apart: at the step's literal or journal, by its Setup
 };
 
 struct OperandForm {
@@ -42,6 +43,8 @@ enum class Setup : uint8_t {
   kZeroEcx,    // ECX := 0
   kCpuid,      // EAX := 0DH, ECX := 0
   kVmmMsr,     // ECX := kExitMsrIndex, EDX:EAX := arg[1]
+  kTileLoad,   // RBX := the literal, RCX := arg[2]
+  kTileStore,  // RBX := the journal, RCX := 64
 };
 
 // What is copied to the journal after it.

@@ -106,10 +106,10 @@ struct Plan {
 Plan MakePlan(const program::Program& program, const trace::Platform& platform);
 
 // The state every program starts from, on every target: CR0.TS 0; CR4.OSFXSR, OSXMMEXCPT and
-// OSXSAVE set, CR4.PKE as the program says where there is PKU; XCR0 as above; IA32_XSS, IA32_XFD
-// and IA32_XFD_ERR 0; every component initial (MXCSR 1F80H, PKRU 0); slots zero; each image buffer
-// of the VMM an initial image (FCW 37FH, MXCSR 1F80H, all else 0). `native` can't choose XCR0, CR4
-// and MSRs: steps that would change them are trimmed, and XCR0 is the host's.
+// OSXSAVE set, CR4.PKE as the program says where there is PKU; XCR0 as above; IA32_XSS, IA32_XFD,
+// IA32_XFD_ERR and the MSRs of CET 0; every component initial (MXCSR 1F80H, PKRU 0); slots zero;
+// each image buffer of the VMM an initial image (FCW 37FH, MXCSR 1F80H, all else 0). `native` can't
+// choose XCR0, CR4 and MSRs: steps that would change them are trimmed, and XCR0 is the host's.
 
 // Appends the byte form that wire::ReadPlan reads; at most kMaxPlanBytes.
 inline constexpr size_t kMaxPlanBytes = 1 << 20;

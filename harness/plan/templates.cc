@@ -59,7 +59,24 @@ class FormTemplates {
     return form_.other_arg >= 0 && step.arg[static_cast<size_t>(form_.other_arg)] != 0;
   }
 
+  // Zydis encodes no dot product of tiles that are the same: a CPU raises #UD, and a step may ask
+  // for that. So the operands are put into VEX.vvvv (inverted) and ModRM of one that it does
+  // encode.
+  static Template DotProduct(ZydisMnemonic mnemonic, const Step& step) {
+    Template t = Instruction(mnemonic)
+                     .Reg(ZYDIS_REGISTER_TMM0)
+                     .Reg(ZYDIS_REGISTER_TMM1)
+                     .Reg(ZYDIS_REGISTER_TMM2)
+                     .Encode();
+    t.bytes[2] = static_cast<uint8_t>((t.bytes[2] & ~0x78u) | (~step.arg[2] & 15) << 3);
+    t.bytes[4] = static_cast<uint8_t>(0xc0 | step.arg[0] << 3 | step.arg[1]);
+    return t;
+  }
+
   Template Encode(const Step& step) const {
+    if (program::RowOf(step).needs == program::Needs::kAmxInt8) {
+      return DotProduct(form_.mnemonic, step);
+    }
     Instruction in(UsesOther(step) ? form_.other : form_.mnemonic);
     in.Encoding(form_.encoding);
     for (const OperandForm& o : form_.operands) {
@@ -79,6 +96,9 @@ class FormTemplates {
         case OperandKind::kJournal:
         case OperandKind::kArea:
           in.Mem(o.bytes);
+          break;
+        case OperandKind::kTileMem:
+          in.RowsAtRbx();
           break;
       }
     }

@@ -64,6 +64,10 @@ bool Has(const cpu::Features& f, Needs needs) {
       return f.mpx;
     case Needs::kPku:
       return f.pku;
+    case Needs::kAmxTile:
+      return f.amx_tile && (f.xsave.xcr0 & xstate::kAmx) == xstate::kAmx;
+    case Needs::kAmxInt8:
+      return f.amx_int8 && Has(f, Needs::kAmxTile);
   }
   return false;
 }
@@ -94,9 +98,15 @@ std::string_view NameOf(Needs needs) {
       return "MPX";
     case Needs::kPku:
       return "PKU";
+    case Needs::kAmxTile:
+      return "AMX-TILE";
+    case Needs::kAmxInt8:
+      return "AMX-INT8";
   }
   return "";
 }
+
+bool IsAmx(Needs needs) { return needs == Needs::kAmxTile || needs == Needs::kAmxInt8; }
 
 std::string WhyTargetCannot(const StepRow& row, const Platform& platform) {
   const auto op = static_cast<uint8_t>(row.op);
@@ -131,7 +141,16 @@ std::optional<std::string> WhyTrimmed(const Step& step, const StepRow& row,
                                       const Platform& platform) {
   if (!platform.can[static_cast<uint8_t>(row.op)]) return WhyTargetCannot(row, platform);
   if (!Has(platform.guest, row.needs)) {
-    return "the guest's CPU has no " + std::string(NameOf(row.needs));
+    std::string reason = "the guest's CPU has no " + std::string(NameOf(row.needs));
+    // The host has it: then it is KVM or the kernel that doesn't give it.
+    if (IsAmx(row.needs) && Has(platform.host, row.needs)) {
+      if ((platform.host_xcr0 & platform.guest_supp & xstate::kAmx) != xstate::kAmx) {
+        reason += ": this KVM has no tiles for guests (KVM_X86_XCOMP_GUEST_SUPP)";
+      } else if ((platform.guest_perm & xstate::kAmx) != xstate::kAmx) {
+        reason += ": no permission for tiles (ARCH_REQ_XCOMP_GUEST_PERM)";
+      }
+    }
+    return reason;
   }
   if (step.vcpu >= std::max<uint32_t>(platform.vcpus, 1)) {
     return "the target " + platform.target + " has no vCPU " + std::to_string(step.vcpu);

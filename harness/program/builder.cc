@@ -12,8 +12,8 @@ using xstate::Component;
 namespace {
 
 // Components for which there are steps that load them.
-constexpr uint64_t kLoadable =
-    xstate::kX87Sse | Bit(Component::kAvx) | xstate::kMpx | xstate::kAvx512 | Bit(Component::kPkru);
+constexpr uint64_t kLoadable = xstate::kX87Sse | Bit(Component::kAvx) | xstate::kMpx |
+                               xstate::kAvx512 | Bit(Component::kPkru) | xstate::kAmx;
 constexpr uint32_t kLowZmm = 0xffff;
 
 // A random member of a set of bits; `set` must not be empty.
@@ -81,6 +81,12 @@ void Scene::Note(const Step& step) {
       return;
     case Op::kBndmovLoad:
       bnd = static_cast<uint8_t>(arg[1] == 0 ? bnd & ~slot : bnd | slot);
+      return;
+    case Op::kLdtilecfg:
+      tiles = arg[0] == 1 && arg[3] == 0 ? arg[1] : 0;
+      return;
+    case Op::kTilerelease:
+      tiles = 0;
       return;
     case Op::kXrstor:
     case Op::kXrstors:
@@ -217,9 +223,24 @@ void Builder::Load(Component c) {
     case Component::kPkru:
       Add(Op::kWrpkru, {draw_.Pkru()});
       return;
+    case Component::kTilecfg:
+      AddDrawn(Op::kLdtilecfg);
+      return;
+    case Component::kTiledata:
+      if (scene_.tiles == 0) Add(Op::kLdtilecfg, {1, draw_.Tiles()});
+      Add(Op::kTileloadd, {AnyTile(), pattern, rng().OneIn(6) ? rng().Below(256) : 64});
+      return;
     default:
       return;
   }
+}
+
+uint64_t Builder::AnyTile() {
+  uint8_t configured = 0;
+  for (unsigned n = 0; n < 8; ++n) {
+    if (((scene_.tiles >> (8 * n)) & 0xff) != 0) configured |= static_cast<uint8_t>(1u << n);
+  }
+  return Member(configured, 8);
 }
 
 void Builder::StoreVector() {
@@ -247,6 +268,12 @@ void Builder::Store(Component c) {
       return;
     case Component::kPkru:
       Add(Op::kRdpkru);
+      return;
+    case Component::kTilecfg:
+      Add(Op::kSttilecfg);
+      return;
+    case Component::kTiledata:
+      Add(Op::kTilestored, {AnyTile()});
       return;
     default:
       StoreVector();
@@ -294,6 +321,16 @@ void Builder::Clear(Component c) {
       return;
     case Component::kPkru:
       Add(Op::kWrpkru, {0});
+      return;
+    case Component::kTilecfg:
+    case Component::kTiledata:
+      if (rng().OneIn(3)) {
+        Add(Op::kTilezero, {AnyTile()});
+      } else if (rng().OneIn(2)) {
+        Add(Op::kLdtilecfg, {rng().Below(2), draw_.Tiles()});
+      } else {
+        Add(Op::kTilerelease);
+      }
       return;
     default:
       return;

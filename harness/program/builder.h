@@ -25,6 +25,7 @@ struct Scene {
   uint64_t xcr0 = 1;
   uint32_t zmm = 0;        // vector registers loaded since they were last cleared
   uint8_t k = 0, bnd = 0;  // the same
+  uint64_t tiles = 0;      // shapes of tiles as Op::kLdtilecfg last gave them; 0: not configured
 
   uint8_t saved() const { return static_cast<uint8_t>(standard | compacted | supervisor); }
   void Note(const Step& step);
@@ -77,6 +78,8 @@ class Builder {
   void LoadSome();   // 1 to 5 registers
   void ClearSome();  // 1 to 3 components
 
+  // A tile that is configured, where there is one.
+  uint64_t AnyTile();
   uint64_t AnySlot() { return rng().Below(kSlotCount); }
   uint64_t AnyImage() { return rng().Below(kImageCount); }
   // One that holds something, where there is one.

@@ -2,8 +2,9 @@
 //
 // The byte form of programs. Total: every byte string decodes to a valid program. Canonical:
 // Decode(Encode(p)) == p, and Encode(Decode(b)) is the one encoding of what b means. Versioned and
-// append-only: byte 0 is the version; new operations get new opcodes, so that saved corpora keep
-// their meaning.
+// append-only: byte 0 is the version; new operations get new opcodes, and ranges of arguments grow
+// at their end, so that what Encode wrote keeps its meaning. (Other bytes may come to mean
+// something: one that was skipped, or that wrapped.)
 #pragma once
 
 #include <cstdint>

@@ -222,6 +222,45 @@ uint64_t Draw::Pkru() {
   return OneOf(rng_, kCommonPkru);
 }
 
+uint64_t Draw::MsrName() {
+  constexpr uint64_t kFirstOfCet = static_cast<uint64_t>(Msr::kUCet);
+  constexpr uint64_t kAll = static_cast<uint64_t>(Msr::kPl3Ssp) + 1;
+  return rng_.Below(HasCet() || rng_.OneIn(16) ? kAll : kFirstOfCet);
+}
+
+uint64_t Draw::MsrValue(Msr msr) {
+  if (rng_.OneIn(12)) return rng_.OneIn(2) ? Rfbm() : AnyNumber();
+  switch (msr) {
+    case Msr::kXss:
+      return Supervisor();
+    case Msr::kXfd:
+    case Msr::kXfdErr:
+      return rng_.OneIn(3) ? 0 : Bit(Component::kTiledata);
+    case Msr::kUCet:
+    case Msr::kSCet:
+      // Shadow stack flags, tracking flags, SUPPRESS or TRACKER, a legacy bitmap's base.
+      return (rng_.Next() & 0x3f) | OneOf(rng_, {0, 0, 0x400, 0x800, 0xc00, 0x40}) |
+             (rng_.OneIn(2) ? 0 : rng_.Below(uint64_t{1} << 35) << 12);
+    default:  // canonical and aligned to 4, or nearly
+      return (rng_.Below(uint64_t{1} << 47) & ~uint64_t{3}) | (rng_.OneIn(12) ? 2 : 0) |
+             (rng_.OneIn(8) ? uint64_t{0xffff8} << 44 : 0);
+  }
+}
+
+uint64_t Draw::Tiles() {
+  switch (rng_.Below(6)) {
+    case 0:
+      return ~uint64_t{0};  // eight times 16 rows of 64 bytes
+    case 1:                 // all alike, and square in dwords: any three can be multiplied
+    case 2:
+      return 0x0101010101010101 * (0x11 * (1 + rng_.Below(15)));
+    case 3:  // a few
+      return rng_.Next() & OneOf(rng_, {0xff, 0xffffff, 0xff00000000000000, 0xff00ff00ff00ff00});
+    default:
+      return rng_.Next();
+  }
+}
+
 uint64_t Draw::Offset() {
   switch (rng_.Below(8)) {
     case 0:
@@ -329,10 +368,19 @@ uint64_t Draw::Arg(const StepRow& row, unsigned i) {
       return i == 0 ? Small(1, 2) : Xcr0(features());
     case Op::kXgetbv:
       return Small(2, 0xffffffff);
+    case Op::kRdmsr:
     case Op::kWrmsr:
+    case Op::kGetMsr:
     case Op::kSetMsr:
-      if (i == 0) break;
-      return rng_.OneIn(8) ? Rfbm() : Supervisor() | (rng_.Next() & Bit(Component::kTiledata));
+      // To go with the name: see StepOf.
+      return i == 0 ? MsrName() : MsrValue(static_cast<Msr>(MsrName()));
+    case Op::kLdtilecfg:
+      if (i == 0) return rng_.OneIn(6) ? OneOf(rng_, {0, 0, 2, 255}) : 1;
+      if (i == 1) return Tiles();
+      return rng_.OneIn(6) ? rng_.Below(i == 2 ? 64 : 256) : 0;
+    case Op::kTileloadd:
+      if (i == 2) return rng_.OneIn(3) ? OneOf(rng_, {0, 1, 4, 63, 65, 128, 255}) : 64;
+      break;
     case Op::kSetXcrs:
       if (i == 0) return rng_.OneIn(8) ? OneOf(rng_, {0, 2, 16, 17, 255}) : 1;
       if (i == 1) return Small(1, 2);
@@ -355,7 +403,7 @@ void Draw::Raw(Step& step) {
     step.arg = {code.size, code.bytes};
     return;
   }
-  step.arg = {1 + rng_.Below(kMaxRaw)};
+  step.arg = {rng_.OneIn(4) ? kMaxRaw : 1 + rng_.Below(kMaxRaw)};
   for (unsigned n = 0; n < step.arg[0]; ++n) {
     SetRawByte(step, n, static_cast<uint8_t>(rng_.Next()));
   }
@@ -369,6 +417,13 @@ Step Draw::StepOf(const StepRow& row) {
   }
   for (unsigned i = 0; i < ArgCount(row); ++i) step.arg[i] = Wrap(row.args[i].kind, Arg(row, i));
   // Numbers that belong together.
+  if (row.needs == Needs::kAmxInt8 && !rng_.OneIn(16)) {  // three tiles, for else it is #UD
+    step.arg[1] = (step.arg[0] + 1 + rng_.Below(3)) % 8;
+    step.arg[2] = (step.arg[0] + 4 + rng_.Below(4)) % 8;
+  }
+  if (row.op == Op::kWrmsr || row.op == Op::kSetMsr) {
+    step.arg[1] = MsrValue(static_cast<Msr>(step.arg[0]));
+  }
   if (row.op == Op::kMemHeader) step.arg[2] = rng_.OneIn(2) ? 0 : XcompBv(step.arg[1]);
   if (row.op == Op::kMemWrite || row.op == Op::kImageWrite) step.arg[2] = AreaValue(step.arg[1]);
   return step;

@@ -35,6 +35,13 @@ class Draw {
   // Bits 1:0 clear but for one in 64: with them set the guest loses its own data.
   uint64_t Pkru();
   uint64_t Supervisor() { return Subset(profile_.supervisor); }
+  // An MSR's name: CET's where the guest has it, and now and then elsewhere.
+  uint64_t MsrName();
+  // A value for it: IA32_U_CET and IA32_S_CET flags, shadow stack pointers, bits of components.
+  uint64_t MsrValue(Msr msr);
+  bool HasCet() const { return (profile_.supervisor & 0x1800) != 0; }
+  // Op::kLdtilecfg's shapes of eight tiles: legal whatever they are.
+  uint64_t Tiles();
   uint64_t Offset();
   uint64_t Length();
   // 8 bytes to write at `offset` of an XSAVE area.

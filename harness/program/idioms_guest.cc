@@ -249,17 +249,83 @@ void Supervisor(Builder& b) {
   b.Look();
 }
 
-// IA32_XFD disables a component and enables it again.
+// IA32_XFD disables the tiles and enables them again: as an operating system does, which clears
+// IA32_XFD_ERR in its #NM handler, or one that forgets to.
 void Xfd(Builder& b) {
-  const auto msr = static_cast<uint64_t>(Msr::kXfd);
-  const uint64_t tiles = Bit(Component::kTiledata);
-  b.Add(Op::kWrmsr, {msr, tiles});
-  b.Between();
-  if (b.rng().OneIn(2)) b.Save(b.AnySlot(), b.draw().Rfbm());
-  if (b.rng().OneIn(2)) b.Restore(b.SavedSlot(), b.draw().Rfbm());
-  b.AddOneOf({Op::kRdmsr, Op::kExitOut, Op::kHostDirty, Op::kSetXsave});
-  b.Add(Op::kWrmsr, {msr, 0});
+  const auto xfd = static_cast<uint64_t>(Msr::kXfd), err = static_cast<uint64_t>(Msr::kXfdErr);
+  // A guest without tiles refuses the write, which once in a while is enough.
+  if ((b.features() & xstate::kAmx) != xstate::kAmx && !b.rng().OneIn(4)) return;
+  if (!b.rng().OneIn(4)) b.Load(Component::kTiledata);
+  b.Add(Op::kWrmsr, {xfd, Bit(Component::kTiledata)});
+  if (b.rng().OneIn(2)) b.Between();
+  if (b.rng().OneIn(8)) b.AddDrawn(Op::kMigrate);
+  for (uint64_t n = b.rng().Below(4); n != 0; --n) {
+    switch (b.rng().Below(4)) {
+      case 0:
+        b.Save(b.AnySlot(), b.draw().Rfbm());
+        break;
+      case 1:
+        b.Restore(b.SavedSlot(), b.draw().Rfbm());
+        break;
+      case 2:
+        b.AddOneOf({Op::kLdtilecfg, Op::kSttilecfg, Op::kTilerelease, Op::kSetXsave});
+        break;
+      default:
+        b.rng().OneIn(2) ? b.Load(Component::kTiledata) : b.Store(Component::kTiledata);
+    }
+  }
+  b.rng().OneIn(2) ? b.Exit() : b.Between();
+  if (b.rng().OneIn(2))
+    b.Add(b.Has(Op::kGetMsr) && b.rng().OneIn(4) ? Op::kGetMsr : Op::kRdmsr, {err});
+  if (b.rng().OneIn(3)) b.Add(Op::kWrmsr, {err, 0});
+  b.Add(Op::kWrmsr, {xfd, 0});
   b.Look();
+}
+
+// What AMX is for: tiles loaded, multiplied, stored, with something in between.
+void Tiles(Builder& b) {
+  b.Add(Op::kLdtilecfg, {1, b.draw().Tiles()});
+  for (uint64_t n = 1 + b.rng().Below(4); n != 0; --n) b.Load(Component::kTiledata);
+  if (b.rng().OneIn(2)) b.Between();
+  if (b.rng().OneIn(2)) {
+    const uint64_t dst = b.AnyTile();
+    constexpr Op kDots[] = {Op::kTdpbssd, Op::kTdpbsud, Op::kTdpbusd, Op::kTdpbuud};
+    b.Add(kDots[b.rng().Below(4)], {dst, dst + 1 + b.rng().Below(3), dst + 4 + b.rng().Below(4)});
+  }
+  if (b.rng().OneIn(3)) b.Add(Op::kTilezero, {b.AnyTile()});
+  if (b.rng().OneIn(3)) b.Exit();
+  if (b.rng().OneIn(4)) b.Add(Op::kSttilecfg);
+  for (uint64_t n = b.rng().Below(3); n != 0; --n) b.Add(Op::kTilestored, {b.AnyTile()});
+  if (b.rng().OneIn(4)) b.Add(Op::kTilerelease);
+  b.Look();
+}
+
+// The MSRs of CET are state like any other: kept across swaps, saved by XSAVES, moved by a VMM.
+void Cet(Builder& b) {
+  if (!b.draw().HasCet()) return;
+  const auto first = static_cast<uint64_t>(Msr::kUCet);
+  const auto msr = [&] { return first + b.rng().Below(6); };
+  const auto set = [&](uint64_t name) {
+    const bool by_vmm = b.Has(Op::kSetMsr) && b.rng().OneIn(4);
+    b.Add(by_vmm ? Op::kSetMsr : Op::kWrmsr, {name, b.draw().MsrValue(static_cast<Msr>(name))});
+  };
+  const uint64_t one = msr(), two = msr();
+  set(one);
+  set(two);
+  if (b.rng().OneIn(2))
+    b.Add(Op::kWrmsr, {static_cast<uint64_t>(Msr::kXss), b.draw().Supervisor()});
+  b.Between();
+  if (b.rng().OneIn(3)) {
+    const uint64_t slot = b.AnySlot();
+    b.Add(Op::kXsaves, {slot, 0, kEverything, 0});
+    set(one);
+    if (b.rng().OneIn(3)) b.Exit();
+    b.Add(Op::kXrstors, {slot, 0, kEverything, 0});
+  }
+  if (b.rng().OneIn(4)) b.AddOneOf({Op::kMigrate, Op::kInit});
+  for (const uint64_t name : {one, two}) {
+    b.Add(b.Has(Op::kGetMsr) && b.rng().OneIn(3) ? Op::kGetMsr : Op::kRdmsr, {name});
+  }
 }
 
 void Pkru(Builder& b) {
@@ -301,7 +367,9 @@ constexpr Idiom kIdioms[] = {
     {"task_switched", 8, Op::kCr0Ts, TaskSwitched},
     {"cr4_window", 10, Op::kCr4Bit, Cr4Window},
     {"supervisor", 10, Op::kXsaves, Supervisor},
-    {"xfd", 4, Op::kWrmsr, Xfd},
+    {"xfd", 12, Op::kWrmsr, Xfd},
+    {"tiles", 24, Op::kTileloadd, Tiles},
+    {"cet", 6, Op::kXsaves, Cet},
     {"pkru", 12, Op::kWrpkru, Pkru},
     {"vector_mmio", 10, Op::kExitMmioVector, VectorMmio},
 };

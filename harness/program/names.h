@@ -12,7 +12,8 @@
 namespace fpswap::program {
 
 // By the values of enum Msr and enum Cr4Bit.
-inline constexpr std::array<std::string_view, 3> kMsrNames = {"xss", "xfd", "xfd_err"};
+inline constexpr std::array<std::string_view, 9> kMsrNames = {
+    "xss", "xfd", "xfd_err", "u_cet", "s_cet", "pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp"};
 inline constexpr std::array<std::string_view, 3> kCr4Names = {"osfxsr", "osxsave", "pke"};
 
 // In masks: every bit, and XCOMP_BV[63].

@@ -20,6 +20,9 @@ uint64_t FeaturesOf(Needs needs) {
       return xstate::kMpx;
     case Needs::kPku:
       return Bit(xstate::Component::kPkru);
+    case Needs::kAmxTile:
+    case Needs::kAmxInt8:
+      return xstate::kAmx;
     default:
       return 0;
   }

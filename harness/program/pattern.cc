@@ -50,6 +50,19 @@ void FillPattern(uint16_t p, std::span<uint8_t> out) {
   }
 }
 
+void FillTilecfg(const Step& step, std::span<uint8_t, 64> out) {
+  constexpr size_t kColsb = 16, kRows = 48;
+  std::ranges::fill(out, uint8_t{0});
+  out[0] = static_cast<uint8_t>(step.arg[0]);
+  for (size_t tile = 0; tile < 8; ++tile) {
+    const auto shape = static_cast<uint8_t>(step.arg[1] >> (8 * tile));
+    if (shape == 0) continue;
+    out[kColsb + 2 * tile] = static_cast<uint8_t>(4 * (1 + (shape >> 4)));
+    out[kRows + tile] = static_cast<uint8_t>(1 + (shape & 15));
+  }
+  out[step.arg[2] % 64] ^= static_cast<uint8_t>(step.arg[3]);
+}
+
 uint32_t MsrIndex(Msr m) {
   switch (m) {
     case Msr::kXss:
@@ -58,6 +71,15 @@ uint32_t MsrIndex(Msr m) {
       return 0x1c4;  // IA32_XFD
     case Msr::kXfdErr:
       return 0x1c5;  // IA32_XFD_ERR
+    case Msr::kUCet:
+      return 0x6a0;  // IA32_U_CET
+    case Msr::kSCet:
+      return 0x6a2;  // IA32_S_CET
+    case Msr::kPl0Ssp:
+    case Msr::kPl1Ssp:
+    case Msr::kPl2Ssp:
+    case Msr::kPl3Ssp:  // IA32_PL0_SSP to IA32_PL3_SSP
+      return 0x6a4 + (static_cast<uint32_t>(m) - static_cast<uint32_t>(Msr::kPl0Ssp));
   }
   return 0;
 }

@@ -68,9 +68,13 @@ std::string PrintStep(const Step& step) {
     const ArgRow& arg = row.args[i];
     // Misalignment is rare: it shows only where there is one.
     if (arg.kind == ArgKind::kAlign && step.arg[i] == arg.fallback) continue;
-    out += fmt::format(
-        " {}={}", arg.name,
-        arg.kind == ArgKind::kBytes ? PrintBytes(step) : PrintValue(arg.kind, step.arg[i]));
+    // The MSRs of CET hold no components.
+    const bool number = row.args[0].kind == ArgKind::kMsrName && arg.kind == ArgKind::kMask &&
+                        step.arg[0] >= static_cast<uint64_t>(Msr::kUCet);
+    out += fmt::format(" {}={}", arg.name,
+                       arg.kind == ArgKind::kBytes
+                           ? PrintBytes(step)
+                           : PrintValue(number ? ArgKind::kU64 : arg.kind, step.arg[i]));
   }
   return out;
 }

@@ -33,7 +33,8 @@ constexpr std::array kKinds = {
     KindRow{ArgKind::kOffset, 0, xstate::kMaxAreaSize - 1, 2, "a byte offset 0-12287"},
     KindRow{ArgKind::kLength, 1, xstate::kMaxAreaSize, 2, "a length 1-12288"},
     KindRow{ArgKind::kLog2Width, 0, 3, 1, "a width 0-3 (1, 2, 4 or 8 bytes)"},
-    KindRow{ArgKind::kMsrName, 0, 2, 1, "an MSR: xss, xfd or xfd_err"},
+    KindRow{ArgKind::kMsrName, 0, 8, 1,
+            "an MSR: xss, xfd, xfd_err, u_cet, s_cet or pl0_ssp to pl3_ssp"},
     KindRow{ArgKind::kCr4Name, 0, 2, 1, "a bit of CR4: osfxsr, osxsave or pke"},
     KindRow{ArgKind::kBytes, 1, kMaxRaw, 1, "1 to 15 bytes as hexadecimal digits"},
 };

@@ -120,12 +120,33 @@ enum class Op : uint8_t {
   kHostPreempt = 154,  // pattern, delay: another thread takes the CPU, best during KVM_RUN
   kHostFork = 155,     // pattern: the VMM forks; the child dirties every register and exits
   kHostThread = 156,   // thread: the vCPU is run by another thread of the VMM from now on
+  // Guest: AMX
+  kLdtilecfg = 160,   // palette, tiles, at, xor: the 64 bytes that FillTilecfg makes of these
+  kSttilecfg = 161,   // journal 64 bytes
+  kTileloadd = 162,   // tile, pattern, stride: rows of a pattern, `stride` bytes apart
+  kTilestored = 163,  // tile; journal 1024 bytes, rows 64 bytes apart
+  kTilezero = 164,    // tile
+  kTilerelease = 165,
+  kTdpbssd = 166,  // dst, a, b
+  kTdpbsud = 167,
+  kTdpbusd = 168,
+  kTdpbuud = 169,
 };
 
 enum class Actor : uint8_t { kGuest, kVmm, kHost };
 
 enum class Cr4Bit : uint8_t { kOsfxsr = 0, kOsxsave = 1, kPke = 2 };
-enum class Msr : uint8_t { kXss = 0, kXfd = 1, kXfdErr = 2 };
+enum class Msr : uint8_t {
+  kXss = 0,
+  kXfd = 1,
+  kXfdErr = 2,
+  kUCet = 3,
+  kSCet = 4,
+  kPl0Ssp = 5,
+  kPl1Ssp = 6,
+  kPl2Ssp = 7,
+  kPl3Ssp = 8,
+};
 uint32_t MsrIndex(Msr m);
 
 inline constexpr unsigned kMaxSteps = 64;
@@ -163,7 +184,7 @@ enum class ArgKind : uint8_t {
   kOffset,     // u16, < xstate::kMaxAreaSize
   kLength,     // u16, 1..kMaxAreaSize
   kLog2Width,  // 0-3
-  kMsrName,    // enum Msr: text "xss", "xfd", "xfd_err"
+  kMsrName,    // enum Msr: text "xss", "xfd", "u_cet", ...
   kCr4Name,    // enum Cr4Bit: text "osfxsr", "osxsave", "pke"
   kBytes,      // raw: three args, text "0f0b"
 };
@@ -190,7 +211,9 @@ enum class Needs : uint8_t {
   kAvx512vl,
   kAvx512bw,
   kMpx,
-  kPku
+  kPku,
+  kAmxTile,
+  kAmxInt8
 };
 
 struct StepRow {
@@ -218,5 +241,17 @@ const StepRow& RowOf(const Step& step);
 // The bytes pattern `p` stands for: 0 is all zeros, 1 all ones, any other differs at every byte
 // offset of a 256-byte window and between windows, so that a shift or a swap shows.
 void FillPattern(uint16_t p, std::span<uint8_t> out);
+
+// The memory operand of an Op::kLdtilecfg step. Byte n of its `tiles` configures tile n: 0 not at
+// all, else 1 + its low four bits are the rows, and 4 times 1 + its high four bits the bytes of
+// each. Last, byte `at` (modulo 64) of the result is XORed with `xor`: so any one byte can be
+// wrong.
+void FillTilecfg(const Step& step, std::span<uint8_t, 64> out);
+
+// Op::kTileloadd: bytes of the pattern from the first row to the end of the last one, as far as a
+// tile of palette 1 may reach.
+constexpr uint32_t TileloaddBytes(const Step& step) {
+  return static_cast<uint32_t>(15 * step.arg[2] + 64);
+}
 
 }  // namespace fpswap::program

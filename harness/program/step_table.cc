@@ -31,6 +31,8 @@ constexpr uint64_t kUser = xstate::kX87Sse | kAvx | xstate::kMpx | xstate::kAvx5
 constexpr uint64_t kSupervisor = Bit(Component::kCetU) | Bit(Component::kCetS);
 constexpr uint64_t kAll = kUser | kSupervisor;
 constexpr uint64_t kXfdAble = Bit(Component::kTiledata);
+constexpr uint64_t kTilecfg = Bit(Component::kTilecfg);
+constexpr uint64_t kTiledata = Bit(Component::kTiledata);
 constexpr uint64_t kNothing = 0;
 constexpr uint64_t kAllOnes = ~uint64_t{0};
 
@@ -50,6 +52,8 @@ constexpr ArgRow kWriteArg{kBool, "write", 0};
 constexpr Args kNoArgs{};
 constexpr Args kSaveArgs{kSlotArg, kAtArg, kRfbmArg, kWideArg};
 constexpr Args kFxArgs{kSlotArg, kAtArg, kWideArg};
+constexpr ArgRow kTileArg{kReg8, "tile", 0};
+constexpr Args kTdpArgs{ArgRow{kReg8, "dst", 0}, ArgRow{kReg8, "a", 1}, ArgRow{kReg8, "b", 2}};
 
 // What a row is beside its arguments, for guest steps: the journal's form.
 constexpr auto kSilent = Journal::kNone;
@@ -282,6 +286,33 @@ constexpr StepRow kSteps[] = {
          "The VMM forks: the child dirties every register, may not use the vCPU, and exits."),
     Host(Op::kHostThread, "host.thread", Args{ArgRow{kU8, "thread", 1}}, kNothing, 8,
          "The vCPU is run by the n-th of the VMM's threads from now on, modulo 4."),
+    // AMX.
+    User(
+        Op::kLdtilecfg, "amx.ldtilecfg",
+        Args{ArgRow{kU8, "palette", 1}, ArgRow{kU64, "tiles", kAllOnes}, ArgRow{kU8, "at", 0},
+             ArgRow{kU8, "xor", 0}},
+        Needs::kAmxTile, kTilecfg | kTiledata, kSilent, 0, 24,
+        "LDTILECFG: byte n of `tiles` gives tile n 1 + its low four bits rows of 4 * (1 + its high "
+        "four bits) bytes, 0 none; byte `at` modulo 64 of all that is XORed with `xor`."),
+    User(Op::kSttilecfg, "amx.sttilecfg", kNoArgs, Needs::kAmxTile, kTilecfg, kBytesOut, 64, 12,
+         "STTILECFG: stores TILECFG."),
+    User(Op::kTileloadd, "amx.tileloadd", Args{kTileArg, kPatternArg, ArgRow{kU8, "stride", 64}},
+         Needs::kAmxTile, kTiledata, kSilent, 0, 40,
+         "TILELOADD: loads the rows of a tile from a pattern, `stride` bytes apart."),
+    User(Op::kTilestored, "amx.tilestored", Args{kTileArg}, Needs::kAmxTile, kTiledata, kBytesOut,
+         1024, 24, "TILESTORED: stores the rows of a tile, 64 bytes apart."),
+    User(Op::kTilezero, "amx.tilezero", Args{kTileArg}, Needs::kAmxTile, kTiledata, kSilent, 0, 8,
+         "TILEZERO: clears a tile."),
+    User(Op::kTilerelease, "amx.tilerelease", kNoArgs, Needs::kAmxTile, kTilecfg | kTiledata,
+         kSilent, 0, 12, "TILERELEASE: TILECFG and all tiles become initial."),
+    User(Op::kTdpbssd, "amx.tdpbssd", kTdpArgs, Needs::kAmxInt8, kTiledata, kSilent, 0, 8,
+         "TDPBSSD: dst += a * b, of signed bytes; the three tiles must differ and fit."),
+    User(Op::kTdpbsud, "amx.tdpbsud", kTdpArgs, Needs::kAmxInt8, kTiledata, kSilent, 0, 4,
+         "TDPBSUD: the same of signed and unsigned bytes."),
+    User(Op::kTdpbusd, "amx.tdpbusd", kTdpArgs, Needs::kAmxInt8, kTiledata, kSilent, 0, 4,
+         "TDPBUSD: the same of unsigned and signed bytes."),
+    User(Op::kTdpbuud, "amx.tdpbuud", kTdpArgs, Needs::kAmxInt8, kTiledata, kSilent, 0, 4,
+         "TDPBUUD: the same of unsigned bytes."),
 };
 
 // Row numbers by opcode, one more than the row; 0: no row.

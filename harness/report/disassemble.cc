@@ -68,6 +68,18 @@ std::string NormaliseWord(std::string_view word, bool mnemonic) {
   return std::string(word);
 }
 
+// Zydis takes no dot product of tiles that are the same: a CPU raises #UD. Steps may hold one (VEX
+// map 0F38, opcode 5E, registers only; VEX.pp chooses the signs).
+std::optional<std::string> DotOfSameTiles(std::span<const uint8_t> code) {
+  if (code.size() < 5 || code[0] != 0xc4 || code[1] != 0xe2 || (code[2] & 0xc4) != 0x40 ||
+      code[3] != 0x5e || (code[4] & 0xc0) != 0xc0) {
+    return std::nullopt;
+  }
+  constexpr std::array<const char*, 4> kNames = {"tdpbuud", "tdpbusd", "tdpbsud", "tdpbssd"};
+  return fmt::format("{} tmm{}, tmm{}, tmm{}", kNames[code[2] & 3], code[4] >> 3 & 7, code[4] & 7,
+                     ~(code[2] >> 3) & 7);
+}
+
 std::string Lower(std::string_view text) {
   std::string lower(text);
   for (char& c : lower) {
@@ -155,6 +167,9 @@ std::vector<Instruction> Disassembler::Decode(std::span<const uint8_t> code,
                                       decoded.operand_count_visible, text, sizeof text,
                                       ZYDIS_RUNTIME_ADDRESS_NONE, nullptr);
       instruction.text = text;
+    } else if (auto dot = DotOfSameTiles(code)) {
+      length = 5;
+      instruction.text = std::move(*dot);
     } else {
       instruction.text = "(bad)";
     }

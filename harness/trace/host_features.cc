@@ -79,6 +79,9 @@ cpu::Features FeaturesFromCpuid(const CpuidSource& cpuid, uint32_t mxcsr_mask) {
   f.amx_bf16 = BitOf(seven.edx, 22);
   f.amx_tile = BitOf(seven.edx, 24);
   f.amx_int8 = BitOf(seven.edx, 25);
+  f.cet_ss = BitOf(seven.ecx, 7);
+  f.cet_ibt = BitOf(seven.edx, 20);
+  f.la57 = BitOf(seven.ecx, 16);
   return f;
 }
 

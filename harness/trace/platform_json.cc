@@ -21,6 +21,7 @@ constexpr uint64_t kKnownComponents = (uint64_t{1} << xstate::kComponentCount) -
 struct FeatureFlag {
   const char* name;
   bool cpu::Features::* flag;
+  bool optional = false;  // traces recorded before it was known lack it: false
 };
 constexpr FeatureFlag kFeatureFlags[] = {
     {"ffxsr", &cpu::Features::osfxsr_ffxsr},
@@ -40,6 +41,9 @@ constexpr FeatureFlag kFeatureFlags[] = {
     {"amx_tile", &cpu::Features::amx_tile},
     {"amx_int8", &cpu::Features::amx_int8},
     {"amx_bf16", &cpu::Features::amx_bf16},
+    {"cet_ss", &cpu::Features::cet_ss, true},
+    {"cet_ibt", &cpu::Features::cet_ibt, true},
+    {"la57", &cpu::Features::la57, true},
 };
 
 struct XsaveFlag {
@@ -102,7 +106,8 @@ class Reader {
   }
 
   template <typename B>
-  void Flag(const char* name, B& out) {
+  void Flag(const char* name, B& out, bool optional = false) {
+    if (optional && object_.is_object() && !object_.contains(name)) return;
     const json* value = Find(name);
     if (value == nullptr) return;
     if (!value->is_boolean()) return Fail(name, "true or false was expected");
@@ -193,7 +198,7 @@ void ReadFeatures(Reader& platform, const char* name, std::string& error, cpu::F
   const std::string path = platform.PathOf(name);
   Reader in(*object, path, error);
   in.Number("mxcsr_mask", f.mxcsr_mask, UINT32_MAX);
-  for (const FeatureFlag& flag : kFeatureFlags) in.Flag(flag.name, f.*flag.flag);
+  for (const FeatureFlag& flag : kFeatureFlags) in.Flag(flag.name, f.*flag.flag, flag.optional);
   const json* xsave = in.Child("xsave", false, 256);
   if (xsave != nullptr) ReadXsave(*xsave, path + ".xsave", error, f.xsave);
 }

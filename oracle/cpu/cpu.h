@@ -62,6 +62,9 @@ struct Features {
   bool avx = false, avx2 = false, fma = false, avx512f = false, avx512bw = false, avx512dq = false,
        avx512vl = false, mpx = false, pku = false, amx_tile = false, amx_int8 = false,
        amx_bf16 = false;
+  bool cet_ss = false;   // CPUID.7.0:ECX[7]: shadow stacks
+  bool cet_ibt = false;  // CPUID.7.0:EDX[20]: indirect branch tracking
+  bool la57 = false;     // CPUID.7.0:ECX[16]: linear addresses of 57 bits
   bool operator==(const Features&) const = default;
 };
 
@@ -101,6 +104,8 @@ class Tiledata {
   std::span<const uint8_t> Bytes() const;
   // Copies in at most kSize bytes; the rest becomes 0.
   void Load(std::span<const uint8_t> in);
+  // All kSize bytes, to be written.
+  std::span<uint8_t, kSize> Write();
   void Clear() { used_ = false; }
   bool IsZero() const;
 
@@ -167,9 +172,13 @@ struct Cpu {
   const Features* features;  // not owned, outlives the Cpu
   Registers regs;
   uint64_t xcr0 = 1, xss = 0, xfd = 0, xfd_err = 0;
+  uint64_t s_cet = 0;  // IA32_S_CET, which no XSAVE area holds
   bool cr0_ts = false;
   bool cr4_osxsave = true, cr4_osfxsr = true, cr4_pke = false, cr4_osxmmexcpt = true;
   uint8_t cpl = 3;
+  // Whether AMX instructions are #NM while CR0.TS is set. Their exception classes (SDM vol.
+  // 2, 2.10) don't list it and no part was seen either way; nothing: not settled, and taken for no.
+  std::optional<bool> amx_heeds_ts;
   XrstorInfo xrstor_info;
   // Where contents are not known any more (see MakeUnknown): judged no further.
   uint64_t unknown = 0;
@@ -221,9 +230,20 @@ struct Cpu {
   Result Xgetbv(uint32_t ecx, uint64_t* value, Choices& choices);
   // Would XSETBV accept `value` for XCR0, CPL and CR4 apart? (also KVM_SET_XCRS's rule)
   static bool XcrValueValid(const Features& f, uint64_t value);
-  static constexpr uint32_t kMsrXss = 0xda0, kMsrXfd = 0x1c4, kMsrXfdErr = 0x1c5;
+  static constexpr uint32_t kMsrXss = 0xda0, kMsrXfd = 0x1c4, kMsrXfdErr = 0x1c5, kMsrUCet = 0x6a0,
+                            kMsrSCet = 0x6a2, kMsrPl0Ssp = 0x6a4, kMsrPl1Ssp = 0x6a5,
+                            kMsrPl2Ssp = 0x6a6, kMsrPl3Ssp = 0x6a7;
   Result Rdmsr(uint32_t msr, uint64_t* value);
   Result Wrmsr(uint32_t msr, uint64_t value);
+  // The MSRs of CET, for WRMSR, for XRSTORS and for the VMM alike (SDM vol. 1, 17.2): whether a
+  // processor with these features has `msr`, and whether it takes `value`.
+  static bool HasCetMsr(const Features& f, uint32_t msr);
+  static bool CetMsrValid(const Features& f, uint32_t msr, uint64_t value);
+  // The register behind `msr`; null if it is none of CET's.
+  uint64_t* CetRegister(uint32_t msr);
+  const uint64_t* CetRegister(uint32_t msr) const {
+    return const_cast<Cpu*>(this)->CetRegister(msr);
+  }
 
   // --- loads, stores, clears and computations (x87.cc, simd.cc, misc.cc) -------------------------
   // Faults in the manual's order: #UD, then #NM, then what memory gives (the caller's).
@@ -260,6 +280,28 @@ struct Cpu {
   Result Ldmxcsr(uint32_t value);
   Result CheckSse() { return CheckVector(Encoding::kSse); }
 
+  // --- AMX (amx.cc) ------------------------------------------------------------------------------
+  // What each needs before it touches memory: #UD, #NM. Rows are read and written one after the
+  // other from `memory`[start_row * stride] on; `memory` holds kTileRows rows that far apart.
+
+  static constexpr unsigned kTiles = 8, kTileRows = 16, kTileRowBytes = 64;  // palette 1
+  enum class Dot : uint8_t { kSs, kSu, kUs, kUu };  // signs of the bytes of both sources
+  Result CheckAmx() const;                          // LDTILECFG, STTILECFG, TILERELEASE
+  Result Ldtilecfg(std::span<const uint8_t, 64> memory);
+  Result Sttilecfg(std::span<uint8_t, 64> memory) const;
+  Result Tilerelease();
+  Result CheckTileMemory(unsigned tile);  // TILELOADD, TILESTORED
+  Result Tileloadd(unsigned tile, std::span<const uint8_t> memory, uint64_t stride);
+  Result Tilestored(unsigned tile, std::span<uint8_t> memory, uint64_t stride);
+  // A page fault of the first row that TILELOADD loads.
+  void TileloaddFaulted(unsigned tile);
+  Result Tilezero(unsigned tile);
+  Result Tdp(Dot signs, unsigned dst, unsigned a, unsigned b);  // TDPBSSD and its like
+  unsigned TileRows(unsigned tile) const;                       // as configured
+  unsigned TileColsb(unsigned tile) const;
+  // Whether LDTILECFG and XRSTOR take these bytes, palette 0 apart.
+  static bool TilecfgIsLegal(std::span<const uint8_t, 64> cfg);
+
   Result Rdpkru(uint32_t ecx, uint32_t* value);
   Result Wrpkru(uint32_t ecx, uint32_t edx, uint32_t value);
 
@@ -271,6 +313,12 @@ struct Cpu {
  private:
   Result CheckXsaveArea(bool enumerated, bool cpl0, uint64_t address) const;
   Result NeedXfd(uint64_t components);
+  bool TileIsConfigured(unsigned tile) const;
+  bool AmxIsAvailable() const;
+  Result NeedTiles();
+  std::span<uint8_t> TileRow(unsigned tile, unsigned row);
+  void ClearTileFrom(unsigned tile, unsigned row);
+  void ResetStartRow();
   void SaveStandard(SaveForm form, std::span<uint8_t> area, uint64_t rfbm, uint64_t xinuse,
                     uint64_t omitted, bool wide);
   void SaveCompacted(std::span<uint8_t> area, uint64_t rfbm, uint64_t xinuse, uint64_t omitted,

@@ -104,24 +104,11 @@ struct Pkru : Plain<&Registers::pkru> {
   static constexpr Access kAccess{IsZero, Clear, Store, Load};
 };
 
-// What LDTILECFG would accept (SDM vol. 2, LDTILECFG; palette 1 is 8 tiles of 16 rows of 64 bytes).
-bool TilecfgIsLegal(const std::array<uint8_t, 64>& cfg) {
-  constexpr unsigned kTiles = 8, kRows = 16, kRowBytes = 64;
-  if (cfg[0] != 1) return false;
-  if (std::any_of(&cfg[2], &cfg[16], [](uint8_t b) { return b != 0; })) return false;
-  for (unsigned i = 0; i < 16; ++i) {
-    const unsigned rows = cfg[48 + i], colsb = cfg[16 + 2 * i] | cfg[17 + 2 * i] << 8;
-    if (i >= kTiles && (rows | colsb) != 0) return false;
-    if (rows > kRows || colsb > kRowBytes || (rows == 0) != (colsb == 0)) return false;
-  }
-  return true;
-}
-
 // SDM 13.5.14: an illegal TILECFG is not a fault: XRSTOR then initialises it, and leaves TILEDATA.
 struct Tilecfg : Plain<&Registers::tilecfg> {
   static void Load(Registers& r, ConstBytes in) {
     Plain::Load(r, in);
-    if (!TilecfgIsLegal(r.tilecfg)) r.tilecfg = {};
+    if (!Cpu::TilecfgIsLegal(r.tilecfg)) r.tilecfg = {};
   }
   static constexpr Access kAccess{IsZero, Clear, Store, Load};
 };
@@ -189,6 +176,12 @@ void Tiledata::Load(ConstBytes in) {
   std::memcpy(bytes_.data(), in.data(), n);
   std::memset(bytes_.data() + n, 0, kSize - n);
   used_ = true;
+}
+
+std::span<uint8_t, Tiledata::kSize> Tiledata::Write() {
+  if (!used_) bytes_.fill(0);
+  used_ = true;
+  return bytes_;
 }
 
 bool Tiledata::IsZero() const {

@@ -15,23 +15,20 @@ using xstate::Slice;
 
 constexpr Fault kGeneralProtection{kGP, 0};
 
-bool IsCanonical(uint64_t address) {
-  return static_cast<uint64_t>(static_cast<int64_t>(address << 7) >> 7) == address;
+// The MSRs whose values make up the component, in its order (SDM vol. 1, 13.5.9).
+std::span<const uint32_t> CetMsrs(Component c) {
+  static constexpr uint32_t kU[] = {Cpu::kMsrUCet, Cpu::kMsrPl3Ssp};
+  static constexpr uint32_t kS[] = {Cpu::kMsrPl0Ssp, Cpu::kMsrPl1Ssp, Cpu::kMsrPl2Ssp};
+  return c == Component::kCetU ? std::span<const uint32_t>(kU) : std::span<const uint32_t>(kS);
 }
 
-// SDM vol. 1, 13.12 and vol. 3, 17.2.1: XRSTORS of CET state is #GP for what WRMSR refuses:
-// IA32_U_CET bits 9:6, SUPPRESS (10) with TRACKER (11), a base that is not canonical; shadow stack
-// pointers that are not canonical or not aligned to 4.
-bool CetIsValid(Component c, std::span<const uint8_t> bytes) {
+// SDM vol. 1, 13.12: XRSTORS of CET state is #GP for what WRMSR refuses.
+bool CetIsValid(const Features& features, Component c, std::span<const uint8_t> bytes) {
   size_t at = 0;
-  if (c == Component::kCetU) {
-    const auto u_cet = xstate::ReadAt<uint64_t>(bytes, 0);
-    if ((u_cet & 0x3c0) != 0 || (u_cet & 0xc00) == 0xc00 || !IsCanonical(u_cet)) return false;
-    at = 8;
-  }
-  for (; at + 8 <= bytes.size(); at += 8) {
-    const auto ssp = xstate::ReadAt<uint64_t>(bytes, at);
-    if ((ssp & 3) != 0 || !IsCanonical(ssp)) return false;
+  for (const uint32_t msr : CetMsrs(c)) {
+    if (at + 8 > bytes.size()) break;
+    if (!Cpu::CetMsrValid(features, msr, xstate::ReadAt<uint64_t>(bytes, at))) return false;
+    at += 8;
   }
   return true;
 }
@@ -128,7 +125,7 @@ Result Cpu::RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint6
   const bool load_mxcsr = (loaded & Bit(Component::kSse)) != 0;
   if (load_mxcsr && !MxcsrValid(image.mxcsr())) return BadMxcsr(rfbm);
   for (Component c : {Component::kCetU, Component::kCetS}) {
-    if ((loaded & Bit(c)) != 0 && !CetIsValid(c, image.component(features->xsave, c))) {
+    if ((loaded & Bit(c)) != 0 && !CetIsValid(*features, c, image.component(features->xsave, c))) {
       return kGeneralProtection;
     }
   }

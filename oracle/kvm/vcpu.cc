@@ -28,8 +28,9 @@ uint64_t XfdBits(const cpu::Features& features) {
 }
 
 // validate_user_xstate_header and the MXCSR check of copy_uabi_to_xstate.
-bool ImageIsValid(const Host& host, std::span<const uint8_t> image, uint64_t bv) {
-  if ((bv & ~host.supported) != 0 || (bv & ~host.user_features) != 0) return false;
+bool ImageIsValid(const Vcpu& vcpu, std::span<const uint8_t> image, uint64_t bv) {
+  const Host& host = *vcpu.host;
+  if ((bv & ~host.supported) != 0 || (bv & ~vcpu.UserFeatures()) != 0) return false;
   for (uint32_t at = 8; at < xstate::kHeaderSize; at += 8) {
     if (ReadAt<uint64_t>(image, xstate::kHeaderOffset + at) != 0) return false;
   }
@@ -48,17 +49,21 @@ RawImage& RawImage::operator=(const RawImage& other) {
 }
 
 uint64_t Vcpu::GuestComponents() const {
-  return ((cpu.features->xsave.xcr0 & host->user_features) | xstate::kX87Sse) & kAllComponents;
+  return ((cpu.features->xsave.xcr0 & UserFeatures()) | xstate::kX87Sse) & kAllComponents;
+}
+
+uint32_t Vcpu::ImageSize() const {
+  return enabled_dynamic == host->dynamic ? host->image_size : kGetXsaveSize;
 }
 
 Status Vcpu::GetXsaveStatus() const {
-  return host->image_size > kGetXsaveSize ? Status::Error(EINVAL) : Status{};
+  return ImageSize() > kGetXsaveSize ? Status::Error(EINVAL) : Status{};
 }
 
 Status Vcpu::SetXsave(std::span<const uint8_t> image) {
   // "XSTATE_BV[i] must still be cleared whenever XFD[i]=1, or XRSTOR would cause a #NM."
   const uint64_t bv = ReadAt<uint64_t>(image, xstate::kHeaderOffset) & ~cpu.xfd;
-  if (!ImageIsValid(*host, image, bv)) return Status::Error(EINVAL);
+  if (!ImageIsValid(*this, image, bv)) return Status::Error(EINVAL);
 
   if ((bv & Bit(Component::kX87)) != 0) {
     cpu.LoadX87(image, /*wide=*/true);
@@ -121,6 +126,10 @@ Status Vcpu::SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flag
 }
 
 Status Vcpu::GetMsr(uint32_t msr, uint64_t* value) const {
+  if (cpu::Cpu::HasCetMsr(*cpu.features, msr)) {
+    *value = *cpu.CetRegister(msr);
+    return {1, 0};
+  }
   switch (msr) {
     case cpu::Cpu::kMsrXss:
       *value = cpu.xss;
@@ -132,11 +141,19 @@ Status Vcpu::GetMsr(uint32_t msr, uint64_t* value) const {
       *value = cpu.xfd_err;
       return {1, 0};
     default:
-      return {0, 0};
+      // A guest without CET: the call may know the MSR and show 0.
+      *value = 0;
+      return {cpu.CetRegister(msr) != nullptr ? 1 : 0, 0};
   }
 }
 
 Status Vcpu::SetMsr(uint32_t msr, uint64_t value) {
+  // CET's: host_initiated passes over nothing (kvm_is_valid_u_s_cet, is_noncanonical_msr_address).
+  if (cpu::Cpu::HasCetMsr(*cpu.features, msr)) {
+    if (!cpu::Cpu::CetMsrValid(*cpu.features, msr, value)) return {0, 0};
+    *cpu.CetRegister(msr) = value;
+    return {1, 0};
+  }
   // kvm_set_msr_common: host_initiated passes over the guest's CPUID bit, but not over the values.
   switch (msr) {
     case cpu::Cpu::kMsrXss:
@@ -152,7 +169,7 @@ Status Vcpu::SetMsr(uint32_t msr, uint64_t value) {
       cpu.xfd_err = value;
       return {1, 0};
     default:
-      return {0, 0};
+      return {cpu.CetRegister(msr) != nullptr && value == 0 ? 1 : 0, 0};
   }
 }
 
@@ -165,6 +182,12 @@ void Vcpu::Init() {
   if ((host->supported & xstate::kMpx) == xstate::kMpx) {
     cpu.Initialise(Component::kBndregs);
     cpu.Initialise(Component::kBndcsr);
+  }
+  // kvm_xstate_reset and vmx_vcpu_reset of 6.18, the first that offers CET to guests.
+  if (cpu.features->cet_ss || cpu.features->cet_ibt) {
+    cpu.Initialise(Component::kCetU);
+    cpu.Initialise(Component::kCetS);
+    cpu.s_cet = 0;
   }
   cpu.xrstor_info.valid = false;
 }

@@ -25,9 +25,10 @@ using xstate::Component;
 struct Host {
   xstate::XsaveCpuid xsave;      // the uABI image has the host's standard layout
   uint64_t supported = 3;        // kvm_caps.supported_xcr0
-  uint64_t user_features = 3;    // fpstate->user_xfeatures of a vCPU
+  uint64_t user_features = 3;    // fpstate->user_xfeatures of a new vCPU
+  uint64_t dynamic = 0;          // features that are in use only where a guest's CPUID has them
   uint32_t mxcsr_mask = 0xffff;  // mxcsr_feature_mask
-  uint32_t image_size = 4096;    // bytes of KVM_GET_XSAVE2 and KVM_SET_XSAVE
+  uint32_t image_size = 4096;    // KVM_CAP_XSAVE2: bytes of an image with all that is permitted
   bool compacted = true;         // the kernel keeps fpstates compacted
 };
 
@@ -62,14 +63,26 @@ struct Vcpu {
   cpu::Cpu cpu;
   const Host* host;      // not owned, outlives the Vcpu
   bool has_run = false;  // kvm_vcpu_has_run(): entered at least once
+  // Dynamic features that KVM_SET_CPUID2 has given the guest so far: the fpstate grew by them, and
+  // never shrinks (fpu_enable_guest_xfd_features, fpstate_realloc).
+  uint64_t enabled_dynamic = 0;
   RawImage raw;
+
+  // The guest's CPUID is `features` from now on: what grows, grows.
+  void GrowFor(const cpu::Features& features) {
+    enabled_dynamic |= features.xsave.xcr0 & host->dynamic;
+  }
+  // fpstate->user_xfeatures.
+  uint64_t UserFeatures() const { return host->user_features | enabled_dynamic; }
+  // guest_fpu.uabi_size: bytes that KVM_GET_XSAVE2 writes and KVM_SET_XSAVE reads.
+  uint32_t ImageSize() const;
 
   // Components of an image that concern the guest: those GET_XSAVE shows
   // (fpu_copy_guest_fpstate_to_uabi masks with guest_supported_xcr0 | FPSSE).
   uint64_t GuestComponents() const;
 
   // kvm_vcpu_ioctl_x86_set_xsave, then fpu_copy_uabi_to_guest_fpstate and copy_uabi_to_xstate.
-  // `image` has host->image_size bytes.
+  // `image` has ImageSize() bytes.
   Status SetXsave(std::span<const uint8_t> image);
   // kvm_vcpu_ioctl_x86_get_xsave: struct kvm_xsave can't hold a larger image.
   Status GetXsaveStatus() const;

@@ -24,6 +24,16 @@ TEST(Disassembler, ReadsEveryByteAndMarksWhatCapstoneDoesNotKnow) {
   EXPECT_EQ(read[2].text, "(bad)");
 }
 
+TEST(Disassembler, ReadsDotProductsOfTilesThatAreTheSame) {
+  program::Program program;
+  program.steps = {{.op = Op::kTdpbssd, .arg = {3, 3, 3}}, {.op = Op::kTdpbsud, .arg = {7, 0, 7}}};
+  const plan::Plan plan = plan::MakePlan(program, campaign::EverythingPlatform());
+  const auto read = Disassembler().Decode(plan.code, plan::kCodeBase);
+  EXPECT_EQ(read.at(0).text, "tdpbssd tmm3, tmm3, tmm3");
+  EXPECT_EQ(read.at(1).text, "tdpbsud tmm7, tmm0, tmm7");
+  EXPECT_EQ(read.at(0).opinion, SecondOpinion::kUnknown);
+}
+
 TEST(Normalise, BringsTheTwoDecodersSpellingsTogether) {
   EXPECT_EQ(Normalise("movabs rax, 0x10"), Normalise("mov rax, 0x0000000000000010"));
   EXPECT_EQ(Normalise("fxch st(3)"), Normalise("fxch st3"));
@@ -40,7 +50,8 @@ TEST(Disassembler, ZydisAndCapstoneReadTheCodeOfEveryStepAlike) {
     if (row.op == Op::kRaw || row.actor != program::Actor::kGuest) continue;
     for (uint64_t value : {0, 1, 3, 5}) {
       program::Program program;
-      program.steps = {{.op = row.op, .arg = {value, value, value, value}}};
+      // The tiles of a dot product must differ.
+      program.steps = {{.op = row.op, .arg = {value, value + 1, value + 2, value}}};
       program::MakeValid(program);
       const Shown shown = Describe(plan::MakePlan(program, platform), {});
       for (const ShownStep& step : shown.steps) {

@@ -24,7 +24,8 @@ inline cpu::Features TestFeatures(uint64_t components) {
   f.xsave = xstate::XsaveCpuid::Typical(components, 0x1800);
   f.avx = f.avx2 = f.fma = f.avx512f = f.avx512bw = f.avx512dq = f.avx512vl = true;
   f.mpx = (components & xstate::kMpx) != 0;
-  f.pku = true;
+  f.pku = f.cet_ss = f.cet_ibt = true;
+  f.amx_tile = f.amx_int8 = (components & xstate::kAmx) == xstate::kAmx;
   return f;
 }
 

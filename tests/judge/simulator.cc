@@ -21,13 +21,18 @@ std::span<const uint8_t> BytesOf(const T& value) {
 
 }  // namespace
 
-Simulator::Simulator(const trace::Platform& platform) : platform_(platform) {
+Simulator::Simulator(const trace::Platform& platform, const Plant* plant)
+    : platform_(platform), plant_(plant) {
   host_.xsave = platform.host.xsave;
   host_.supported = platform.guest_supp;
-  host_.user_features = platform.host_xcr0;
+  for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
+    if (platform.host.xsave.sub[i].xfd) host_.dynamic |= uint64_t{1} << i;
+  }
+  host_.user_features = platform.host_xcr0 & ~host_.dynamic;
   host_.mxcsr_mask = platform.host.mxcsr_mask;
   host_.image_size = platform.xsave_size;
   host_.compacted = platform.compacted;
+  if (plant != nullptr && plant->host != nullptr) plant->host(host_);
   const auto& x = platform.guest.xsave;
   area_bytes_ = std::max(x.max_size, xstate::CompactedSize(x, x.xcr0 | x.xss));
 }
@@ -51,12 +56,17 @@ std::vector<uint8_t> Simulator::Run(const plan::Plan& plan, program::Rng& rng) {
   records_.clear();
   features_ = LimitFeatures(platform_.guest, plan.effective.features);
   world_.Reset(plan, features_, host_);
+  const bool heeds_ts = rng.OneIn(2);
+  for (kvm::Vcpu& vcpu : world_.vcpu) vcpu.cpu.amx_heeds_ts = heeds_ts;
   for (const plan::Action& action : plan.actions) {
     for (uint16_t i = action.first; i <= action.last; ++i) {
       if (action.kind == plan::ActionKind::kRun) {
         Guest(plan, i, action.cpl, rng);
       } else {
         Vmm(plan, i, rng);
+      }
+      if (plant_ != nullptr && plant_->after != nullptr) {
+        plant_->after(plan.effective.steps[i], world_);
       }
     }
   }
@@ -141,8 +151,12 @@ void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) 
   Mismatch unused;
   const bool get = step.op == Op::kGetXsave || step.op == Op::kGetXsave2;
   if (get) {
+    // KVM writes the vCPU's size; the rest of the VMM's buffer stays.
     data.resize(step.op == Op::kGetXsave ? kvm::kGetXsaveSize : host_.image_size);
-    kvm::ExpectXsave(c.vcpu, DrawImage(data.size(), rng), data);
+    const auto image = c.world.image[step.arg[0]].Bytes();
+    std::copy_n(image.begin(), data.size(), data.begin());
+    const auto written = std::span(data).first(std::min<size_t>(data.size(), c.vcpu.ImageSize()));
+    kvm::ExpectXsave(c.vcpu, DrawImage(written.size(), rng), written);
   } else if (step.op == Op::kGetFpu) {
     data.resize(kvm::kFpuSize);
     kvm::ExpectFpu(c.vcpu, DrawImage(data.size(), rng), data);

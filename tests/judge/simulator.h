@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A perfect system under test: records of a plan as the oracle would write them, every choice that
-// is left to it drawn at random. What it writes must always be judged clean.
+// is left to it drawn at random. What it writes must always be judged clean. A bug may be planted
+// in it: then it must not.
 #pragma once
 
 #include <array>
@@ -13,9 +14,20 @@
 
 namespace fpswap::judge {
 
+// A bug of the system under test. Either function may be null.
+struct Plant {
+  const char* name;
+  const char* what;  // one sentence
+  // Changes what KVM goes by.
+  void (*host)(kvm::Host&);
+  // Changes the state of all vCPUs behind the back of the step that was just done.
+  void (*after)(const program::Step&, World&);
+};
+
 class Simulator {
  public:
-  explicit Simulator(const trace::Platform& platform);
+  // `platform`, and `plant` if there is one, outlive the Simulator.
+  explicit Simulator(const trace::Platform& platform, const Plant* plant = nullptr);
 
   // REQUIRES: no raw step.
   std::vector<uint8_t> Run(const plan::Plan& plan, program::Rng& rng);
@@ -32,11 +44,12 @@ class Simulator {
   std::vector<uint8_t> DrawImage(size_t size, program::Rng& rng);
 
   const trace::Platform& platform_;
+  const Plant* plant_;
   kvm::Host host_;
   cpu::Features features_;
   std::array<cpu::Features, program::kMaxVcpus> changed_;
   World world_;
-  std::array<uint8_t, 512> scratch_{};
+  std::array<uint8_t, kScratch> scratch_{};
   std::vector<uint8_t> hint_bytes_;
   std::vector<uint8_t> records_;
   uint32_t area_bytes_ = 0;

@@ -18,7 +18,7 @@ inline Features Everything() {
   f.xsave = xstate::XsaveCpuid::Typical(kAllUser, kAllSupervisor);
   f.fcs_fds_zero = true;
   f.avx = f.avx2 = f.avx512f = f.avx512bw = f.avx512dq = f.avx512vl = true;
-  f.mpx = f.pku = f.amx_tile = true;
+  f.mpx = f.pku = f.amx_tile = f.amx_int8 = f.cet_ss = f.cet_ibt = true;
   return f;
 }
 

@@ -76,6 +76,7 @@ Features ReadFeatures() {
   f.avx512vl = BitOf(seven.ebx, 31);
   f.pku = BitOf(seven.ecx, 3);
   f.amx_tile = BitOf(seven.edx, 24);
+  f.amx_int8 = BitOf(seven.edx, 25);
   return f;
 }
 

@@ -45,19 +45,6 @@ void FillX87(Random& random, std::span<uint8_t> image) {
   if (random.OneIn(8)) WriteAt(image, 4, uint16_t{0xff});
 }
 
-// A palette-1 configuration, or random bytes, which are hardly ever legal.
-void FillTilecfg(Random& random, std::span<uint8_t> out) {
-  random.Fill(out);
-  if (out.size() < 64 || random.OneIn(4)) return;
-  std::ranges::fill(out, uint8_t{0});
-  out[0] = 1;
-  for (unsigned i = 0; i < 8; ++i) {
-    if (random.OneIn(3)) continue;
-    out[16 + 2 * i] = static_cast<uint8_t>(1 + random.Below(64));
-    out[48 + i] = static_cast<uint8_t>(1 + random.Below(16));
-  }
-}
-
 void FillExtended(Random& random, Component c, std::span<uint8_t> out) {
   FillSome(random, out);
   if (out.empty()) return;
@@ -81,6 +68,23 @@ void FillComponents(Random& random, const Features& features, std::span<uint8_t>
 }
 
 }  // namespace
+
+void FillTilecfg(Random& random, std::span<uint8_t> out) {
+  random.Fill(out);
+  if (out.size() < 64 || random.OneIn(8)) return;
+  std::ranges::fill(out, uint8_t{0});
+  out[0] = 1;
+  if (random.OneIn(8)) out[1] = static_cast<uint8_t>(random.Below(18));  // start_row
+  const bool alike = random.OneIn(3);  // and square in dwords: any three can be multiplied
+  const bool dwords = !random.OneIn(4);
+  const uint64_t size = 1 + random.Below(16);
+  for (unsigned i = 0; i < 8; ++i) {
+    if (random.OneIn(alike ? 32 : 4)) continue;
+    const uint64_t colsb = dwords ? 4 * (1 + random.Below(16)) : 1 + random.Below(64);
+    out[16 + 2 * i] = static_cast<uint8_t>(alike ? 4 * size : colsb);
+    out[48 + i] = static_cast<uint8_t>(alike ? size : 1 + random.Below(16));
+  }
+}
 
 uint64_t Random::Next() {
   state_ += 0x9e3779b97f4a7c15;

@@ -34,4 +34,8 @@ void FillStandardImage(Random& random, const Features& features, uint64_t mask,
 void FillCompactedImage(Random& random, const Features& features, uint64_t mask,
                         std::span<uint8_t> image);
 
+// Bytes for TILECFG, of 64 at least: mostly a legal configuration of palette 1, with tiles that fit
+// together now and then; else random bytes, which are hardly ever legal.
+void FillTilecfg(Random& random, std::span<uint8_t> out);
+
 }  // namespace fpswap::cpu::testing

@@ -177,6 +177,16 @@ const Meant kMeant[] = {
     {Do(Op::kExitMsr, 1, 5), "wrmsr"},
     {Do(Op::kExitPageFault, 0), "mov ebx, dword ptr [0x30000000]"},
     {Do(Op::kExitPageFault, 1), "mov dword ptr [0x30000000], ebx"},
+    {Do(Op::kLdtilecfg, 1, ~uint64_t{0}), "ldtilecfg zmmword ptr [0x10020000]"},
+    {Do(Op::kSttilecfg), "sttilecfg zmmword ptr [0x10060000]"},
+    {Do(Op::kTileloadd, 5, 9, 64), "tileloadd tmm5, [rbx+rcx*1]"},
+    {Do(Op::kTilestored, 6), "tilestored [rbx+rcx*1], tmm6"},
+    {Do(Op::kTilezero, 7), "tilezero tmm7"},
+    {Do(Op::kTilerelease), "tilerelease"},
+    {Do(Op::kTdpbssd, 1, 4, 7), "tdpbssd tmm1, tmm4, tmm7"},
+    {Do(Op::kTdpbsud, 2, 0, 1), "tdpbsud tmm2, tmm0, tmm1"},
+    {Do(Op::kTdpbusd, 3, 7, 0), "tdpbusd tmm3, tmm7, tmm0"},
+    {Do(Op::kTdpbuud, 7, 6, 5), "tdpbuud tmm7, tmm6, tmm5"},
 };
 
 TEST(Code, OfEachStepDecodesToTheInstructionMeant) {

@@ -87,6 +87,42 @@ TEST(MakePlan, WhereVcpusLiveMeansNothingForOne) {
   EXPECT_FALSE(MakePlan(p, platform).effective.own_thread);
 }
 
+TEST(MakePlan, SaysWhoseFaultItIsThatAGuestHasNoTiles) {
+  const Program p = Of({Do(Op::kLdtilecfg, 1), Do(Op::kTdpbssd, 0, 1, 2), Do(Op::kFninit)});
+  auto platform = RichKvm();
+  EXPECT_TRUE(MakePlan(p, platform).trims.empty());
+  platform.guest.amx_int8 = false;
+  ASSERT_EQ(MakePlan(p, platform).trims.size(), 1u);
+  EXPECT_EQ(MakePlan(p, platform).trims[0].step, 1);
+  platform.guest.xsave = xstate::XsaveCpuid::Typical(0x2e7, 0);
+  platform.guest_perm = 0x2e7;
+  const Plan plan = MakePlan(p, platform);
+  EXPECT_THAT(plan.effective.steps, ElementsAre(Do(Op::kFninit)));
+  EXPECT_EQ(plan.trims.at(0).reason,
+            "the guest's CPU has no AMX-TILE: no permission for tiles "
+            "(ARCH_REQ_XCOMP_GUEST_PERM)");
+  EXPECT_THAT(plan.trims.at(1).reason, HasSubstr("AMX-INT8: no permission"));
+  platform.guest_supp = 0x2e7;
+  EXPECT_THAT(MakePlan(p, platform).trims.at(0).reason, HasSubstr("this KVM has no tiles"));
+  platform.host.amx_tile = false;
+  EXPECT_EQ(MakePlan(p, platform).trims.at(0).reason, "the guest's CPU has no AMX-TILE");
+}
+
+TEST(MakePlan, GivesALoadOfATileAllTheRowsItMayTake) {
+  const Plan plan = MakePlan(
+      Of({Do(Op::kTileloadd, 0, 5, 255), Do(Op::kTileloadd, 1, 6, 0), Do(Op::kTilestored, 1)}),
+      RichKvm());
+  ASSERT_TRUE(plan.trims.empty());
+  // 15 strides and a row of 64 bytes; the next literal begins behind it, at a multiple of 64.
+  std::vector<uint8_t> rows(15 * 255 + 64), one(64);
+  program::FillPattern(5, rows);
+  program::FillPattern(6, one);
+  ASSERT_EQ(plan.literals.size(), 3904u + 64u);
+  EXPECT_TRUE(std::equal(rows.begin(), rows.end(), plan.literals.begin()));
+  EXPECT_TRUE(std::equal(one.begin(), one.end(), plan.literals.begin() + 3904));
+  EXPECT_EQ(plan.rows[2].journal_bytes, 1024u);
+}
+
 TEST(MakePlan, SplitsRunsByVcpuCplAndWhatIsDoneInBetween) {
   Program p = Of({Do(Op::kFninit), Do(Op::kEmms), Do(Op::kXsetbv, 0, 3), Do(Op::kGetXcrs),
                   Do(Op::kHostCpu, 1), Do(Op::kEmms), Do(Op::kEmms)});

@@ -27,7 +27,7 @@ inline trace::Platform RichKvm() {
   cpu::Features f;
   f.xsave = xstate::XsaveCpuid::Typical(program::kAllFeatures, 0x1800);
   f.avx = f.avx2 = f.fma = f.avx512f = f.avx512bw = f.avx512dq = f.avx512vl = true;
-  f.mpx = f.pku = f.amx_tile = f.amx_int8 = f.amx_bf16 = true;
+  f.mpx = f.pku = f.amx_tile = f.amx_int8 = f.amx_bf16 = f.cet_ss = f.cet_ibt = true;
   p.host = p.guest = f;
   p.host_xcr0 = p.guest_supp = p.guest_perm = program::kAllFeatures;
   p.xsave_size = 11008;
@@ -94,6 +94,7 @@ inline uint64_t Draw(ArgKind kind, std::mt19937_64& random) {
     case ArgKind::kLength:
       return 1 + below(256);
     case ArgKind::kMsrName:
+      return below(9);
     case ArgKind::kCr4Name:
       return below(3);
     case ArgKind::kBytes:
@@ -105,6 +106,11 @@ inline uint64_t Draw(ArgKind kind, std::mt19937_64& random) {
 inline Step DrawStep(const program::StepRow& row, std::mt19937_64& random) {
   Step step{.op = row.op};
   for (size_t i = 0; i < row.args.size(); ++i) step.arg[i] = Draw(row.args[i].kind, random);
+  // Tiles that are the same are an encoding that no decoder takes.
+  if (row.needs == program::Needs::kAmxInt8) {
+    step.arg[1] = (step.arg[0] + 1 + step.arg[1] % 3) % 8;
+    step.arg[2] = (step.arg[0] + 4 + step.arg[2] % 4) % 8;
+  }
   if (row.op == Op::kRaw) {
     step.arg[1] = 0x9090909090909090;
     step.arg[2] = 0x90909090909090;

@@ -50,9 +50,9 @@ std::string_view KindName(ArgKind kind) {
 }
 
 std::string_view NeedsName(Needs needs) {
-  static constexpr std::array<std::string_view, 12> kNames = {
-      "",     "XSAVE",   "XSAVEOPT", "XSAVEC",   "XSAVES", "AVX",
-      "AVX2", "AVX512F", "AVX512VL", "AVX512BW", "MPX",    "PKU"};
+  static constexpr std::array<std::string_view, 14> kNames = {
+      "",        "XSAVE",    "XSAVEOPT", "XSAVEC", "XSAVES", "AVX",      "AVX2",
+      "AVX512F", "AVX512VL", "AVX512BW", "MPX",    "PKU",    "AMX-TILE", "AMX-INT8"};
   return kNames.at(static_cast<size_t>(needs));
 }
 

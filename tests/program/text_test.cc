@@ -166,8 +166,9 @@ TEST(TextErrors, ValuesOutOfRangeAreRefusedAtTheValue) {
   EXPECT_EQ(ErrorOfStep("mem.write value=0x10000000000000000"),
             "17: expected a 64-bit number, found \"0x10000000000000000\"");
   EXPECT_EQ(ErrorOfStep("mem.write value=12x"), "17: expected a 64-bit number, found \"12x\"");
-  EXPECT_EQ(ErrorOfStep("msr.read msr=xdf"),
-            "14: expected an MSR: xss, xfd or xfd_err, found \"xdf\"");
+  EXPECT_EQ(
+      ErrorOfStep("msr.read msr=xdf"),
+      "14: expected an MSR: xss, xfd, xfd_err, u_cet, s_cet or pl0_ssp to pl3_ssp, found \"xdf\"");
   EXPECT_EQ(ErrorOfStep("xsave rfbm=x87+avv"),
             "16: expected components (\"x87+sse+avx\", \"all\") or a 64-bit number, found \"avv\"; "
             "did you mean \"avx\"?");
