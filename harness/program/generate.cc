@@ -51,7 +51,7 @@ uint64_t Rng::Below(uint64_t n) {
 }
 
 bool AddIdiom(Builder& b) {
-  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms()};
+  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms(), OsIdioms()};
   uint64_t total = 0;
   for (const auto& table : tables) {
     for (const Idiom& idiom : table) total += Allowed(idiom, b) ? idiom.weight : 0;

@@ -22,6 +22,7 @@ struct Idiom {
 
 std::span<const Idiom> GuestIdioms();  // idioms_guest.cc: instructions and exits
 std::span<const Idiom> VmmIdioms();    // idioms_vmm.cc: ioctls and the host
+std::span<const Idiom> OsIdioms();     // idioms_os.cc: regsets and signal frames
 
 // Appends one idiom, by weight. False where none is allowed.
 bool AddIdiom(Builder& b);

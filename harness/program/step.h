@@ -117,9 +117,15 @@ enum class Op : uint8_t {
   kHostDirty = 151,   // pattern: a competitor dirties every register on this CPU
   kHostPkru = 152,    // value: the VMM thread's own PKRU from now on
   kHostSignal = 153,  // a signal arrives in the next KVM_RUN
+  // System: the program is a thread of its own. `image` as for the VMM.
+  kOsGetRegset = 185,  // image
+  kOsSetRegset = 186,  // image
+  kOsSigframe = 187,   // image
+  kOsSigreturn = 188,  // image
 };
 
-enum class Actor : uint8_t { kGuest, kVmm, kHost };
+// kSystem: the kernel, asked by or about the thread that runs the program.
+enum class Actor : uint8_t { kGuest, kVmm, kHost, kSystem };
 
 enum class Cr4Bit : uint8_t { kOsfxsr = 0, kOsxsave = 1, kPke = 2 };
 enum class Msr : uint8_t { kXss = 0, kXfd = 1, kXfdErr = 2 };

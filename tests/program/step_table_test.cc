@@ -51,7 +51,8 @@ TEST(StepTable, OpcodesNeverChange) {
             "123:vmm.image_init 124:vmm.image_write 125:vmm.image_fill 126:vmm.get_fpu "
             "127:vmm.set_fpu 128:vmm.get_xcrs 129:vmm.set_xcrs 130:vmm.get_msr 131:vmm.set_msr "
             "132:vmm.get_mp_state 133:vmm.set_cpuid 134:vmm.run_immediate 135:vmm.migrate "
-            "136:vmm.init 150:host.cpu 151:host.dirty 152:host.pkru 153:host.signal ");
+            "136:vmm.init 150:host.cpu 151:host.dirty 152:host.pkru 153:host.signal "
+            "185:os.getregset 186:os.setregset 187:os.sigframe 188:os.sigreturn ");
 }
 
 TEST(StepTable, RowsAreComplete) {
