@@ -85,13 +85,11 @@ void AllowKey0(uint8_t* image, bool regset) {
 LiveHostResult TakeFrame(const LiveAction& action) {
   g_live.frame_use = FrameUse::kTake;
   g_live.frame_image = static_cast<uint8_t>(action.arg);
-  LiveHostResult delivered = RaiseSignal();
+  const LiveHostResult delivered = RaiseSignal();
   g_live.frame_use = FrameUse::kLeave;
-  if (delivered.result == 1) {
-    CopyBytes(g_taken[action.first], g_image[action.arg], g_live.image_size);
-    delivered.result = 0;
-  }
-  return delivered;
+  if (delivered.result != 1) return {.result = -1, .error = delivered.error};
+  CopyBytes(g_taken[action.first], g_image[action.arg], g_live.image_size);
+  return {};
 }
 
 LiveHostResult GiveFrame(const LiveAction& action) {
@@ -99,13 +97,12 @@ LiveHostResult GiveFrame(const LiveAction& action) {
   g_live.frame_use = FrameUse::kGive;
   g_live.frame_image = static_cast<uint8_t>(action.arg);
   g_live.frame_refused = false;
-  LiveHostResult delivered = RaiseSignal();
+  const LiveHostResult delivered = RaiseSignal();
   g_live.frame_use = FrameUse::kLeave;
   // No SIGSEGV comes for it any more.
   *const_cast<volatile bool*>(&g_live.frame_given) = false;
   if (*const_cast<volatile bool*>(&g_live.frame_refused)) return {.result = -1, .error = kEfault};
-  if (delivered.result == 1) delivered.result = 0;
-  return delivered;
+  return {.result = delivered.result == 1 ? 0 : -1, .error = delivered.error};
 }
 
 LiveHostResult GetRegset(const LiveAction& action) {

@@ -106,6 +106,18 @@ void PrepareLive(const trace::Platform& p, const cpu_set_t& allowed, FramePlant 
   }
 }
 
+// Until a thread first loads AMX tiles the kernel keeps no room for them (exc_device_not_available,
+// __xfd_enable_feature), and its regset and frames have no tiles: programs are to find one size.
+void LoadTilesOnce(const trace::Platform& p) {
+  if ((p.host_xcr0 & Bit(Component::kTiledata)) == 0) return;
+  alignas(64) static uint8_t image[kImageSize];
+  const uint64_t tiles = Bit(Component::kTiledata);
+  for (const uint64_t bv : {tiles, uint64_t{0}}) {
+    std::memcpy(image + xstate::kHeaderOffset, &bv, sizeof(bv));
+    asm volatile("xrstor64 %0" : : "m"(image), "a"(tiles), "d"(0) : "memory");
+  }
+}
+
 Error CatchSignals(unsigned hang_ms) {
   // The frame of a signal holds an XSAVE area of everything, AMX included.
   alignas(64) static uint8_t stack[256 << 10];
@@ -272,6 +284,7 @@ std::expected<std::unique_ptr<NativeMachine>, std::string> NativeMachine::Open(
   if (!platform) return std::unexpected(platform.error());
   g_has_mpx = (platform->host_xcr0 & xstate::kMpx) != 0;
   if (auto e = MapGuest()) return std::unexpected(*e);
+  LoadTilesOnce(*platform);
   PrepareImages(*platform);
   PrepareLive(*platform, allowed, options.plant);
   // Before there is another thread.

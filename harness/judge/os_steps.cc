@@ -57,7 +57,7 @@ bool OsSetRegset(Call& v) {
 }
 
 bool OsSigframe(Call& v) {
-  return Returned(v, {}, "signals delivered", kSigframeRule) &&
+  return Returned(v, {}, "errno of a signal", kSigframeRule) &&
          TakeImage(v, os::ExpectSigframe, kSigframeRule);
 }
 
@@ -67,7 +67,7 @@ bool OsSigreturn(Call& v) {
     const auto asked = xstate::ReadAt<uint64_t>(image, os::kSwXfeatures);
     xstate::WriteAt(image, os::kSwXfeatures, asked & ~Bit(Component::kPkru));
   }
-  return Returned(v, os::Sigreturn(v.c.vcpu, image), "SIGSEGV of rt_sigreturn", kSigreturnRule);
+  return Returned(v, os::Sigreturn(v.c.vcpu, image), "rt_sigreturn errno (SIGSEGV is EFAULT)", kSigreturnRule);
 }
 
 }  // namespace fpswap::judge

@@ -68,8 +68,8 @@ bool HasXstate(std::span<const uint8_t> image) {
   return ReadAt<uint32_t>(at, 0) == kMagic2;
 }
 
-// The registers were loaded by the kernel: nothing is unmodified since an XRSTOR of the program's
-// own, and no image waits to be loaded.
+// The registers were loaded from the frame: nothing is unmodified since an XRSTOR of the program's
+// own, or since the kernel's from the fpstate that a SETREGSET has filled.
 void ForgetHistory(kvm::Vcpu& thread) {
   thread.cpu.xrstor_info.valid = false;
   thread.raw.components = 0;
@@ -92,7 +92,7 @@ kvm::Status SetRegset(kvm::Vcpu& thread, std::span<const uint8_t> image) {
   if (!status.ok()) return status;
   const auto bv = ReadAt<uint64_t>(image, xstate::kHeaderOffset);
   if ((bv & Bit(Component::kPkru)) == 0) thread.cpu.Initialise(Component::kPkru);
-  ForgetHistory(thread);
+  thread.cpu.xrstor_info.valid = false;
   return status;
 }
 

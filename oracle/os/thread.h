@@ -35,7 +35,10 @@ uint32_t ImageSize(const kvm::Host& host);
 void ExpectRegset(kvm::Vcpu& thread, std::span<const uint8_t> seen, std::span<uint8_t> out);
 
 // PTRACE_SETREGSET (xstateregs_set, copy_uabi_from_kernel_to_xstate): EINVAL as KVM_SET_XSAVE. A
-// PKRU that is absent becomes 0, where KVM leaves its guest's alone.
+// PKRU that is absent becomes 0, where KVM leaves its guest's alone. The next GETREGSET may show
+// what was set as it was given: XSAVES leaves out what is unmodified since the kernel's XRSTORS
+// from the same fpstate (SDM vol. 1, 13.11; seen on family 19h with FIP and FDP, which its
+// registers don't keep).
 kvm::Status SetRegset(kvm::Vcpu& thread, std::span<const uint8_t> image);
 
 // The image in a signal's frame (copy_fpstate_to_sigframe): XSAVE64 of all the thread's components

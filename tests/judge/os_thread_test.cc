@@ -96,6 +96,30 @@ TEST_F(OsThread, SetregsetWithoutPkruMakesItZero) {
   EXPECT_TRUE(Ymm3IsThere());
 }
 
+// Found on family 19h: the pointers of a regset, lost in the registers while FSW.ES=0, were still in
+// the fpstate that XSAVES had no need to write.
+TEST_F(OsThread, ARegsetMayShowX87AsItWasSetAndAFrameMayNot) {
+  features_.amd = true;
+  auto image = Regset();
+  Put<uint64_t>(image, 512, 3);
+  Put<uint16_t>(image, 32, 0x1234);
+  Put<uint64_t>(image, 16, 0xabcd);  // FDP
+  ASSERT_TRUE(SetRegset(thread_, image).ok());
+  std::vector<uint8_t> out(kSize);
+  kvm::Vcpu copy = thread_;
+  ExpectRegset(copy, image, out);
+  EXPECT_EQ(At<uint64_t>(out, 16), 0xabcdu);
+  auto other = image;
+  Put<uint64_t>(other, 16, 0xabce);
+  ExpectRegset(copy, other, out);
+  EXPECT_EQ(At<uint64_t>(out, 16), 0u) << "no other value";
+  ExpectSigframe(thread_, image, out);
+  EXPECT_EQ(At<uint64_t>(out, 16), 0u) << "XSAVE to the frame has no such optimisation";
+  ASSERT_TRUE(Sigreturn(thread_, Frame()).ok());
+  ExpectRegset(thread_, image, out);
+  EXPECT_EQ(At<uint64_t>(out, 16), 0u) << "loaded from elsewhere since";
+}
+
 TEST_F(OsThread, SetregsetRefusesACompactedHeaderAndChangesNothing) {
   auto image = Regset();
   Put<uint64_t>(image, 520, kUser | 1ull << 63);

@@ -39,7 +39,7 @@ TEST(NativeTarget, TheKernelDoesWithImagesWhatTheOracleSays) {
   const program::Palette palette(profile);
   program::Rng rng(1);
   std::vector<program::Program> programs;
-  for (int n = 0; n < 300; ++n) {
+  for (int n = 0; n < 100; ++n) {
     for (const program::Idiom& idiom : program::OsIdioms()) {
       if (!palette.Has(idiom.needs)) continue;
       program::Program p;
