@@ -9,7 +9,6 @@
 namespace fpswap::judge {
 namespace {
 
-using kvm::Status;
 using xstate::Bit;
 using xstate::Component;
 
@@ -67,7 +66,8 @@ bool OsSigreturn(Call& v) {
     const auto asked = xstate::ReadAt<uint64_t>(image, os::kSwXfeatures);
     xstate::WriteAt(image, os::kSwXfeatures, asked & ~Bit(Component::kPkru));
   }
-  return Returned(v, os::Sigreturn(v.c.vcpu, image), "rt_sigreturn errno (SIGSEGV is EFAULT)", kSigreturnRule);
+  return Returned(v, os::Sigreturn(v.c.vcpu, image), "rt_sigreturn errno (SIGSEGV is EFAULT)",
+                  kSigreturnRule);
 }
 
 }  // namespace fpswap::judge

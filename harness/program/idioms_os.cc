@@ -9,8 +9,6 @@
 namespace fpswap::program {
 namespace {
 
-using xstate::Component;
-
 // struct _fpx_sw_bytes of a frame's image (oracle/os/thread.h).
 constexpr uint64_t kSwMagics = 464, kSwXfeatures = 472, kSwXstateSize = 480;
 constexpr uint64_t kMagic1 = 0x46505853, kMagic2 = 0x46505845;

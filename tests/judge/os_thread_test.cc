@@ -96,8 +96,8 @@ TEST_F(OsThread, SetregsetWithoutPkruMakesItZero) {
   EXPECT_TRUE(Ymm3IsThere());
 }
 
-// Found on family 19h: the pointers of a regset, lost in the registers while FSW.ES=0, were still in
-// the fpstate that XSAVES had no need to write.
+// Found on family 19h: the pointers of a regset, lost in the registers while FSW.ES=0, were still
+// in the fpstate that XSAVES had no need to write.
 TEST_F(OsThread, ARegsetMayShowX87AsItWasSetAndAFrameMayNot) {
   features_.amd = true;
   auto image = Regset();
