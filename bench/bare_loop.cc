@@ -114,7 +114,7 @@ long BareLoop::Run(kvm::Canary* canary, int vcpu) {
 
 void BareLoop::Replay(kvm::GuestMemory& memory) {
   for (size_t i = 0; i < programs_.size(); ++i) {
-    memory.Load(*programs_[i].plan);
+    memory.Load(*programs_[i].plan, std::nullopt);
     const size_t end = i + 1 < programs_.size() ? programs_[i + 1].begin : calls_.size();
     for (size_t n = programs_[i].begin; n < end; ++n) {
       const Call& call = calls_[n];

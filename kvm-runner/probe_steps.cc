@@ -154,6 +154,12 @@ class StepProbe {
         platform_.can.set(op);
       }
     }
+    for (const program::StepRow& row : program::StepTable()) {
+      if (row.actor != program::Actor::kSystem) continue;
+      platform_.cannot.emplace_back(static_cast<uint8_t>(row.op),
+                                    "the program is a guest's: no thread of the host holds its "
+                                    "state");
+    }
     if (!GuestRuns()) return;
     Privileged();
     ControlRegisters();

@@ -89,6 +89,8 @@ void CompetitorThread(const xstate::XsaveCpuid xsave, uint64_t components) {
 
 CompetitorShared g_competitor;
 
+const uint8_t* DirtyImage() { return g_dirty.bytes; }
+
 void StartCompetitor(const xstate::XsaveCpuid& xsave, uint64_t xcr0) {
   PutLegacyControls(g_clean);
   std::thread(CompetitorThread, xsave, xcr0 & ~kLeftAlone).detach();

@@ -20,6 +20,9 @@ struct CompetitorShared {
 };
 extern CompetitorShared g_competitor;
 
+// The registers the competitor loads, an XSAVE image; it writes there on request only.
+const uint8_t* DirtyImage();
+
 // Part of live.h's world: no library call. 0, or -errno.
 long LetCompetitorRun(uint16_t pattern);
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "native-runner/frame_plants.h"
 
+#include "native-runner/competitor.h"
 #include "native-runner/live.h"
 
 namespace fpswap::native {
 namespace {
 
 // The XSAVE area (SDM vol. 1, 13.4.2) and XSTATE_BV bits; see live.h for why they are copies.
-constexpr unsigned kXstateBv = 512;
-constexpr uint64_t kAvx = 1 << 2, kOpmask = 1 << 5, kHi16Zmm = 1 << 7;
+constexpr unsigned kXstateBv = 512, kSwXfeatures = 464 + 8;
+constexpr uint64_t kAvx = 1 << 2, kOpmask = 1 << 5, kZmmHi256 = 1 << 6, kHi16Zmm = 1 << 7;
 
 uint64_t* HeaderBv(uint8_t* frame) { return reinterpret_cast<uint64_t*>(frame + kXstateBv); }
 
@@ -33,6 +34,16 @@ const FramePlantRow kFramePlants[] = {
      "the first fault after the thread changed CPU clears bits 63:32 of k7"},
     {FramePlant::kTagsLostOnPageFault, "tags-lost-on-page-fault",
      "a page fault marks all x87 registers empty"},
+    {FramePlant::kZmm15CutBySecondSignal, "zmm15-cut-by-second-signal",
+     "the second signal of a program clears ZMM15[511:256]"},
+    {FramePlant::kAvxNotAskedForBySigreturn, "avx-not-asked-for-by-sigreturn",
+     "sigreturn restores AVX though the frame's sw_reserved.xfeatures does not ask for it"},
+    {FramePlant::kHi16KeptBySetregset, "hi16-kept-by-setregset",
+     "PTRACE_SETREGSET of an image without Hi16_ZMM leaves ZMM16-31 as they were"},
+    {FramePlant::kXmm0SetByRefusedSetregset, "xmm0-set-by-refused-setregset",
+     "PTRACE_SETREGSET sets XMM0 before it refuses the image"},
+    {FramePlant::kOpmaskOfCompetitor, "opmask-of-competitor",
+     "after a change of CPU the next competitor leaves its opmasks in the registers"},
     {FramePlant::kNone, nullptr, nullptr},
 };
 
@@ -62,10 +73,33 @@ void PlantAtFault(uint8_t* frame, uint8_t vector) {
 }
 
 void PlantAtSignal(uint8_t* frame) {
-  if (g_live.plant != FramePlant::kMxcsrResetBySignal) return;
   constexpr unsigned kMxcsr = 24;
-  frame[kMxcsr] = 0x80;
-  frame[kMxcsr + 1] = 0x1f;
+  const uint64_t bv = *HeaderBv(frame);
+  switch (g_live.plant) {
+    case FramePlant::kMxcsrResetBySignal:
+      frame[kMxcsr] = 0x80;
+      frame[kMxcsr + 1] = 0x1f;
+      break;
+    case FramePlant::kZmm15CutBySecondSignal:
+      if (g_live.signals == 2 && g_live.zmm_hi256_offset != 0 && (bv & kZmmHi256) != 0) {
+        for (unsigned i = 0; i < 32; ++i) frame[g_live.zmm_hi256_offset + 15 * 32 + i] = 0;
+      }
+      break;
+    case FramePlant::kAvxNotAskedForBySigreturn:
+      if (g_live.frame_given && (bv & kAvx) != 0) {
+        *reinterpret_cast<uint64_t*>(frame + kSwXfeatures) |= kAvx;
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void PlantAfterCompetitor() {
+  if (g_live.plant != FramePlant::kOpmaskOfCompetitor || g_live.opmask_offset == 0) return;
+  if (!g_live.cpu_changed) return;
+  asm volatile("xrstor64 (%0)" : : "r"(DirtyImage()), "a"(kOpmask), "d"(0) : "memory");
+  g_live.cpu_changed = false;
 }
 
 }  // namespace fpswap::native

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Planted bugs: what a kernel would do that loses FPU state around a signal. They change the state
-// that the kernel saved in the signal's frame and will put back; never a record. Each waits for a
+// Planted bugs: what a kernel would do that loses FPU state. They change the state that the kernel
+// saved in a signal's frame and will put back, the registers, or what a debugger sets (tracer.cc);
+// never a record. Each waits for a
 // condition that a program must reach. They measure the fuzzer, which must find each of them.
 //
 // Compiled with -mgeneral-regs-only (live.h).
@@ -19,6 +20,11 @@ enum class FramePlant : uint8_t {
   kMxcsrResetBySignal,
   kOpmaskCutAfterCpuChange,
   kTagsLostOnPageFault,
+  kZmm15CutBySecondSignal,
+  kAvxNotAskedForBySigreturn,
+  kHi16KeptBySetregset,
+  kXmm0SetByRefusedSetregset,
+  kOpmaskOfCompetitor,
 };
 
 struct FramePlantRow {
@@ -33,5 +39,7 @@ extern const FramePlantRow kFramePlants[];
 // `frame` is the XSAVE area of the frame, standard format. Called with g_live up to date.
 void PlantAtFault(uint8_t* frame, uint8_t vector);
 void PlantAtSignal(uint8_t* frame);
+// The competitor has run, and the registers are the program's again.
+void PlantAfterCompetitor();
 
 }  // namespace fpswap::native

@@ -10,11 +10,14 @@
 #include "native-runner/competitor.h"
 #include "native-runner/frame_plants.h"
 #include "native-runner/raw_syscall.h"
+#include "native-runner/tracer.h"
 
 namespace fpswap::native {
 
 Live g_live;
 bool g_has_mpx;
+alignas(64) uint8_t g_image[kLiveImages][kImageSize];
+uint8_t g_taken[kMaxLiveSteps][kImageSize];
 
 namespace {
 
@@ -49,6 +52,12 @@ LiveHostResult MoveTo(uint64_t nth) {
   return ResultOf(CpuNow());
 }
 
+// Of asm/sigcontext.h and asm/siginfo.h, which don't go with the C library's headers.
+constexpr unsigned kSwXfeatures = 464 + 8;
+constexpr uint64_t kPkru = 1 << 9;
+constexpr int kSiKernel = 0x80;
+constexpr int kEfault = 14;
+
 LiveHostResult RaiseSignal() {
   const uint32_t before = g_live.signals;
   const long result =
@@ -56,6 +65,59 @@ LiveHostResult RaiseSignal() {
   if (result < 0) return ResultOf(result);
   // A signal to oneself is delivered before the system call returns.
   return ResultOf(*const_cast<volatile uint32_t*>(&g_live.signals) - before);
+}
+
+LiveHostResult EditImage(const LiveAction& action) {
+  CopyBytes(g_image[action.arg] + action.offset, action.bytes, action.length);
+  return {};
+}
+
+// plan/vmm.h: key 0 stays allowed.
+void AllowKey0(uint8_t* image, bool regset) {
+  if (g_live.pkru_offset == 0) return;
+  if (regset) {
+    image[g_live.pkru_offset] &= static_cast<uint8_t>(~3);
+  } else {
+    *reinterpret_cast<uint64_t*>(image + kSwXfeatures) &= ~kPkru;
+  }
+}
+
+LiveHostResult TakeFrame(const LiveAction& action) {
+  g_live.frame_use = FrameUse::kTake;
+  g_live.frame_image = static_cast<uint8_t>(action.arg);
+  const LiveHostResult delivered = RaiseSignal();
+  g_live.frame_use = FrameUse::kLeave;
+  if (delivered.result != 1) return {.result = -1, .error = delivered.error};
+  CopyBytes(g_taken[action.first], g_image[action.arg], g_live.image_size);
+  return {};
+}
+
+LiveHostResult GiveFrame(const LiveAction& action) {
+  AllowKey0(g_image[action.arg], false);
+  g_live.frame_use = FrameUse::kGive;
+  g_live.frame_image = static_cast<uint8_t>(action.arg);
+  g_live.frame_refused = false;
+  const LiveHostResult delivered = RaiseSignal();
+  g_live.frame_use = FrameUse::kLeave;
+  // No SIGSEGV comes for it any more.
+  *const_cast<volatile bool*>(&g_live.frame_given) = false;
+  if (*const_cast<volatile bool*>(&g_live.frame_refused)) return {.result = -1, .error = kEfault};
+  return {.result = delivered.result == 1 ? 0 : -1, .error = delivered.error};
+}
+
+LiveHostResult GetRegset(const LiveAction& action) {
+  const long result = LetTracerAct(false);
+  if (result == 0) {
+    CopyBytes(g_image[action.arg], g_tracer->image, g_live.image_size);
+    CopyBytes(g_taken[action.first], g_tracer->image, g_live.image_size);
+  }
+  return ResultOf(result);
+}
+
+LiveHostResult SetRegset(const LiveAction& action) {
+  AllowKey0(g_image[action.arg], true);
+  CopyBytes(g_tracer->image, g_image[action.arg], g_live.image_size);
+  return ResultOf(LetTracerAct(true));
 }
 
 LiveHostResult DoHostStep(const LiveAction& action) {
@@ -66,6 +128,16 @@ LiveHostResult DoHostStep(const LiveAction& action) {
       return RaiseSignal();
     case LiveKind::kHostDirty:
       return ResultOf(LetCompetitorRun(static_cast<uint16_t>(action.arg)));
+    case LiveKind::kImageEdit:
+      return EditImage(action);
+    case LiveKind::kGetRegset:
+      return GetRegset(action);
+    case LiveKind::kSetRegset:
+      return SetRegset(action);
+    case LiveKind::kSigframe:
+      return TakeFrame(action);
+    case LiveKind::kSigreturn:
+      return GiveFrame(action);
     case LiveKind::kRun:
       break;
   }
@@ -146,10 +218,25 @@ long LetCompetitorRun(uint16_t pattern) {
     RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT_PRIVATE,
                static_cast<long>(number - 1));
   }
+  PlantAfterCompetitor();
   return 0;
 }
 
-void HandleSignal(int signal, siginfo_t*, void* context) {
+long LetTracerAct(bool set) {
+  auto* request = const_cast<volatile uint32_t*>(&g_tracer->request);
+  auto* done = const_cast<volatile uint32_t*>(&g_tracer->done);
+  g_tracer->set = set;
+  const uint32_t number = *request + 1;
+  *request = number;
+  RawSyscall(SYS_futex, reinterpret_cast<long>(request), FUTEX_WAKE, 1);
+  // While this thread sleeps it is stopped, looked at or changed, and let go.
+  while (*done != number) {
+    RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT, static_cast<long>(number - 1));
+  }
+  return -g_tracer->error;
+}
+
+void HandleSignal(int signal, siginfo_t* info, void* context) {
   auto* uc = static_cast<ucontext_t*>(context);
   greg_t* regs = uc->uc_mcontext.gregs;
   auto* frame = reinterpret_cast<uint8_t*>(uc->uc_mcontext.fpregs);
@@ -159,7 +246,19 @@ void HandleSignal(int signal, siginfo_t*, void* context) {
   }
   if (signal == kHostSignalNumber) {
     ++g_live.signals;
+    if (g_live.frame_use == FrameUse::kTake) {
+      CopyBytes(g_image[g_live.frame_image], frame, g_live.image_size);
+    } else if (g_live.frame_use == FrameUse::kGive) {
+      CopyBytes(frame, g_image[g_live.frame_image], g_live.image_size);
+      g_live.frame_given = true;
+    }
     PlantAtSignal(frame);
+    return;
+  }
+  // The frame was refused: every register but the FPU's is back where it was, so this is the place
+  // behind the system call that raised the first signal.
+  if (signal == SIGSEGV && g_live.frame_given && info->si_code == kSiKernel) {
+    g_live.frame_refused = true;
     return;
   }
   const int step = StepAt(static_cast<uint64_t>(regs[REG_RIP]));

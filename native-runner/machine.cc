@@ -15,6 +15,7 @@
 #include "native-runner/competitor.h"
 #include "native-runner/live.h"
 #include "native-runner/probe.h"
+#include "native-runner/tracer.h"
 #include "oracle/xstate/layout.h"
 
 namespace fpswap::native {
@@ -27,6 +28,7 @@ using xstate::Component;
 // What live.h copies.
 static_assert(kMaxLiveSteps == program::kMaxSteps);
 static_assert(kImageSize == xstate::kMaxAreaSize);
+static_assert(kLiveImages == program::kImageCount);
 
 std::string Failed(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
 
@@ -95,9 +97,24 @@ void PrepareLive(const trace::Platform& p, const cpu_set_t& allowed, FramePlant 
   g_live.plant = plant;
   g_live.avx_offset = OffsetOf(p, Component::kAvx);
   g_live.opmask_offset = OffsetOf(p, Component::kOpmask);
+  g_live.zmm_hi256_offset = OffsetOf(p, Component::kZmmHi256);
   g_live.hi16_offset = OffsetOf(p, Component::kHi16Zmm);
+  g_live.pkru_offset = OffsetOf(p, Component::kPkru);
+  g_live.image_size = p.xsave_size;
   for (unsigned cpu = 0; cpu < CPU_SETSIZE && g_live.cpus < kMaxAllowedCpus; ++cpu) {
     if (CPU_ISSET(cpu, &allowed)) g_live.cpu[g_live.cpus++] = static_cast<uint16_t>(cpu);
+  }
+}
+
+// Until a thread first loads AMX tiles the kernel keeps no room for them (exc_device_not_available,
+// __xfd_enable_feature), and its regset and frames have no tiles: programs are to find one size.
+void LoadTilesOnce(const trace::Platform& p) {
+  if ((p.host_xcr0 & Bit(Component::kTiledata)) == 0) return;
+  alignas(64) static uint8_t image[kImageSize];
+  const uint64_t tiles = Bit(Component::kTiledata);
+  for (const uint64_t bv : {tiles, uint64_t{0}}) {
+    std::memcpy(image + xstate::kHeaderOffset, &bv, sizeof(bv));
+    asm volatile("xrstor64 %0" : : "m"(image), "a"(tiles), "d"(0) : "memory");
   }
 }
 
@@ -129,30 +146,97 @@ void Append(std::vector<uint8_t>& records, RecordKind kind, unsigned step, const
                       {reinterpret_cast<const uint8_t*>(&head), sizeof(head)}, tail);
 }
 
-LiveKind KindOf(const wire::PlanAction& action, const program::Step& step) {
-  if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun)) return LiveKind::kRun;
-  if (step.op == Op::kHostCpu) return LiveKind::kHostCpu;
-  if (step.op == Op::kHostSignal) return LiveKind::kHostSignal;
-  return LiveKind::kHostDirty;
+// The steps that are none of a run.
+struct KindRow {
+  Op op;
+  LiveKind kind;
+};
+constexpr KindRow kKinds[] = {
+    {Op::kHostCpu, LiveKind::kHostCpu},       {Op::kHostDirty, LiveKind::kHostDirty},
+    {Op::kHostSignal, LiveKind::kHostSignal}, {Op::kImageInit, LiveKind::kImageEdit},
+    {Op::kImageWrite, LiveKind::kImageEdit},  {Op::kImageFill, LiveKind::kImageEdit},
+    {Op::kOsGetRegset, LiveKind::kGetRegset}, {Op::kOsSetRegset, LiveKind::kSetRegset},
+    {Op::kOsSigframe, LiveKind::kSigframe},   {Op::kOsSigreturn, LiveKind::kSigreturn},
+};
+
+// LiveKind::kRun for a step that native does not do.
+LiveKind KindOf(Op op) {
+  const auto* row = std::ranges::find(kKinds, op, &KindRow::op);
+  return row == std::end(kKinds) ? LiveKind::kRun : row->kind;
+}
+
+bool IsRun(const wire::PlanAction& action) {
+  return action.kind == static_cast<uint8_t>(plan::ActionKind::kRun);
+}
+
+bool UsesImages(LiveKind kind) { return kind >= LiveKind::kImageEdit; }
+bool TakesImage(LiveKind kind) {
+  return kind == LiveKind::kGetRegset || kind == LiveKind::kSigframe;
+}
+
+// An image buffer as programs find it (plan.h).
+std::span<const uint8_t> InitialImage() {
+  static const auto kImage = [] {
+    std::array<uint8_t, kImageSize> image{};
+    const uint16_t fcw = 0x37f;
+    const uint32_t mxcsr = 0x1f80;
+    std::memcpy(image.data(), &fcw, sizeof(fcw));
+    std::memcpy(image.data() + 24, &mxcsr, sizeof(mxcsr));
+    return image;
+  }();
+  return kImage;
+}
+
+void ReportStep(LiveKind kind, unsigned step, std::vector<uint8_t>& records) {
+  const LiveHostResult& done = g_live.host[step];
+  if (!UsesImages(kind)) {
+    const trace::HostRecord record{.result = done.result, .error = done.error};
+    return Append(records, RecordKind::kHost, step, record);
+  }
+  const trace::IoctlRecord record{.result = done.result, .error = done.error};
+  const bool taken = TakesImage(kind) && done.result == 0;
+  Append(records, RecordKind::kIoctl, step, record,
+         std::span(g_taken[step]).first(taken ? g_live.image_size : 0));
 }
 
 // Null, or why native can't run the plan. Plans for native are trimmed to this.
 const char* Unfit(const wire::PlanView& plan) {
   if (plan.vcpus != 1) return "native has one vCPU";
   for (const wire::PlanAction& action : plan.actions) {
-    const Op op = plan.steps[action.first].op;
-    if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun) && action.cpl != 3) {
-      return "native runs at CPL 3 only";
-    }
-    if (action.kind == static_cast<uint8_t>(plan::ActionKind::kStep) && op != Op::kHostCpu &&
-        op != Op::kHostSignal && op != Op::kHostDirty) {
-      return "native does no such VMM or host step";
-    }
+    const LiveKind kind = KindOf(plan.steps[action.first].op);
+    if (IsRun(action) && action.cpl != 3) return "native runs at CPL 3 only";
+    if (!IsRun(action) && kind == LiveKind::kRun) return "native does no such VMM or host step";
+    const bool regset = kind == LiveKind::kGetRegset || kind == LiveKind::kSetRegset;
+    if (!IsRun(action) && regset && g_tracer == nullptr) return "native can't trace itself here";
   }
   return nullptr;
 }
 
-void PutSteps(const wire::PlanView& plan) {
+}  // namespace
+
+// What live.cc copies: it can't make patterns.
+void NativeMachine::PutEdit(const program::Step& step, LiveAction& action) {
+  if (step.op == Op::kImageInit) {
+    action.length = g_live.image_size;
+    action.bytes = InitialImage().data();
+    return;
+  }
+  action.offset = static_cast<uint32_t>(step.arg[1]);
+  action.length = step.op == Op::kImageWrite ? 8 : static_cast<uint32_t>(step.arg[2]);
+  const size_t at = edits_.size();
+  edits_.resize(at + action.length);  // within what is reserved
+  if (step.op == Op::kImageWrite) {
+    std::memcpy(&edits_[at], &step.arg[2], 8);
+  } else {
+    program::FillPattern(static_cast<uint16_t>(step.arg[3]),
+                         std::span(edits_).subspan(at, action.length));
+  }
+  action.bytes = &edits_[at];
+}
+
+void NativeMachine::PutSteps(const wire::PlanView& plan) {
+  edits_.clear();
+  bool images = false;
   g_live.actions = static_cast<uint32_t>(plan.actions.size());
   g_live.code_size = static_cast<uint32_t>(plan.code.size());
   for (size_t i = 0; i < plan.rows.size(); ++i) {
@@ -162,10 +246,22 @@ void PutSteps(const wire::PlanView& plan) {
   for (size_t i = 0; i < plan.actions.size(); ++i) {
     const wire::PlanAction& action = plan.actions[i];
     const program::Step& step = plan.steps[action.first];
-    g_live.action[i] = {.kind = KindOf(action, step),
+    const LiveKind kind = IsRun(action) ? LiveKind::kRun : KindOf(step.op);
+    g_live.action[i] = {.kind = kind,
                         .first = static_cast<uint8_t>(action.first),
                         .last = static_cast<uint8_t>(action.last),
-                        .arg = step.arg[0]};
+                        .arg = step.arg[0],
+                        .offset = 0,
+                        .length = 0,
+                        .bytes = nullptr};
+    if (kind == LiveKind::kImageEdit) {
+      if (edits_.capacity() == 0) edits_.reserve(kMaxLiveSteps * kImageSize);
+      PutEdit(step, g_live.action[i]);
+    }
+    images |= UsesImages(kind);
+  }
+  for (auto& image : g_image) {
+    if (images) std::memcpy(image, InitialImage().data(), g_live.image_size);
   }
   g_live.hung = false;
   g_live.affinity_changed = false;
@@ -174,8 +270,6 @@ void PutSteps(const wire::PlanView& plan) {
   g_live.signals = 0;
   ++g_live.program;
 }
-
-}  // namespace
 
 std::expected<std::unique_ptr<NativeMachine>, std::string> NativeMachine::Open(
     const MachineOptions& options) {
@@ -190,8 +284,14 @@ std::expected<std::unique_ptr<NativeMachine>, std::string> NativeMachine::Open(
   if (!platform) return std::unexpected(platform.error());
   g_has_mpx = (platform->host_xcr0 & xstate::kMpx) != 0;
   if (auto e = MapGuest()) return std::unexpected(*e);
+  LoadTilesOnce(*platform);
   PrepareImages(*platform);
   PrepareLive(*platform, allowed, options.plant);
+  // Before there is another thread.
+  if (const char* reason = StartTracer(platform->xsave_size)) {
+    g_tracer = nullptr;
+    WithdrawRegsets(*platform, reason);
+  }
   StartCompetitor(platform->host.xsave, platform->host_xcr0);
   auto machine = std::unique_ptr<NativeMachine>(new NativeMachine(std::move(*platform)));
   machine->allowed_ = allowed;
@@ -271,10 +371,8 @@ void NativeMachine::Report(const wire::PlanView& plan, uint64_t micros,
       if (g_live.hung && i >= g_live.hung_at) break;
       const wire::PlanCode& row = plan.rows[i];
       const LiveFault& fault = g_live.fault[i];
-      if (action.kind == static_cast<uint8_t>(plan::ActionKind::kStep)) {
-        const trace::HostRecord done{.result = g_live.host[i].result,
-                                     .error = g_live.host[i].error};
-        Append(records, RecordKind::kHost, i, done);
+      if (!IsRun(action)) {
+        ReportStep(KindOf(plan.steps[i].op), i, records);
       } else if (fault.taken) {
         const trace::FaultRecord record{.vector = fault.vector,
                                         .pad = {},

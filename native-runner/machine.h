@@ -21,6 +21,8 @@
 
 namespace fpswap::native {
 
+struct LiveAction;
+
 struct MachineOptions {
   unsigned hang_ms = 2000;
   FramePlant plant = FramePlant::kNone;
@@ -40,10 +42,14 @@ class NativeMachine : public wire::Machine {
 
   void Reset(const wire::PlanView& plan);
   void NoteDirtySlots(const wire::PlanView& plan);
+  void PutSteps(const wire::PlanView& plan);
+  void PutEdit(const program::Step& step, LiveAction& action);
   void Report(const wire::PlanView& plan, uint64_t micros, std::vector<uint8_t>& records) const;
 
   trace::Platform platform_;
   cpu_set_t allowed_{};
+  // The bytes that edits of images write.
+  std::vector<uint8_t> edits_;
   // Bytes from a slot's start that programs may have written since it was last zero.
   std::array<uint32_t, program::kSlotCount> dirty_{};
 };

@@ -21,12 +21,15 @@ using program::StepRow;
 constexpr long kArchReqXcompPerm = 0x1023;  // asm/prctl.h, Linux 5.16
 
 // Null where native can run the step.
-const char* WhyNot(const StepRow& row) {
+const char* WhyNot(const StepRow& row, bool mpx) {
   switch (row.op) {
     case Op::kHostCpu:
     case Op::kHostDirty:
     case Op::kHostSignal:
     case Op::kExitPageFault:
+    case Op::kImageInit:
+    case Op::kImageWrite:
+    case Op::kImageFill:
       return nullptr;
     case Op::kRaw:
       return "native runs no raw code: it could do anything to the runner";
@@ -40,6 +43,10 @@ const char* WhyNot(const StepRow& row) {
       break;
   }
   if (row.actor == Actor::kVmm) return "native has no VMM";
+  if (row.actor == Actor::kSystem && mpx) {
+    return "between runs native keeps the bound registers in memory, where this step would miss "
+           "them";
+  }
   if (row.actor == Actor::kHost) return "native has no KVM_RUN for the host to disturb so";
   if (row.cpl0) return "native runs at CPL 3 only";
   return nullptr;
@@ -48,7 +55,7 @@ const char* WhyNot(const StepRow& row) {
 void ListSteps(trace::Platform& platform) {
   for (const StepRow& row : program::StepTable()) {
     const auto op = static_cast<uint8_t>(row.op);
-    const char* reason = WhyNot(row);
+    const char* reason = WhyNot(row, (platform.host_xcr0 & xstate::kMpx) != 0);
     platform.can[op] = reason == nullptr;
     if (reason != nullptr) platform.cannot.emplace_back(op, reason);
   }
@@ -82,6 +89,15 @@ std::expected<trace::Platform, std::string> ProbeHost(const cpu_set_t& allowed) 
   p.vcpus = 1;
   ListSteps(p);
   return p;
+}
+
+void WithdrawRegsets(trace::Platform& platform, const char* reason) {
+  for (const Op op : {Op::kOsGetRegset, Op::kOsSetRegset}) {
+    const auto number = static_cast<uint8_t>(op);
+    if (!platform.can[number]) continue;
+    platform.can.reset(number);
+    platform.cannot.emplace_back(number, reason);
+  }
 }
 
 }  // namespace fpswap::native

@@ -83,6 +83,7 @@ std::string Remedy(const program::StepRow& row, const trace::Platform& platform)
   if (!Has(platform.guest, row.needs)) {
     return "this KVM does not offer it to guests: try another kernel or vendor module";
   }
+  if (row.actor == program::Actor::kSystem) return kvm ? "use --target native" : "";
   if (row.actor != program::Actor::kGuest && !kvm) return "use --target kvm";
   if (row.cpl0 && kvm) {
     return "needs a KVM that runs guest code at CPL 0 on the CPU (kvm_intel, kvm_amd)";

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "harness/judge/context.h"
+#include "harness/judge/call.h"
 #include "harness/plan/vmm.h"
 #include "oracle/kvm/uabi.h"
 #include "oracle/xstate/image.h"
@@ -18,57 +18,11 @@ using kvm::Status;
 using program::Op;
 using xstate::Component;
 
-// What a VMM step is done with, besides its Context.
-struct Vmm {
-  Context& c;
-  Mismatch& m;
+// What a VMM step is done with.
+struct Vmm : Call {
   std::array<cpu::Features, program::kMaxVcpus>& changed;
   unsigned fpu_variant;
-
-  // What the call gave behind its IoctlRecord.
-  std::span<const uint8_t> Data() const {
-    return c.seen->ioctl.subspan(sizeof(trace::IoctlRecord));
-  }
-  trace::IoctlRecord Returned() const {
-    trace::IoctlRecord record{};
-    trace::ReadHead(c.seen->ioctl, record);
-    return record;
-  }
 };
-
-bool Fail(Vmm& v, Law law, Relation relation, const char* what, const char* rule, uint64_t expected,
-          uint64_t actual) {
-  v.m.law = law;
-  v.m.relation = relation;
-  v.m.place = Place::kNone;
-  v.m.what = what;
-  v.m.rule = rule;
-  v.m.values = true;
-  v.m.expected = expected;
-  v.m.actual = actual;
-  return false;
-}
-
-// Whether the call returned what it must. A refusal that did not come breaks law 5.
-bool Returned(Vmm& v, const Status& status, const char* what, const char* rule) {
-  v.c.model_errno = status.error;
-  if (v.c.seen == nullptr) return true;
-  if (!v.c.seen->has_ioctl) {
-    return Fail(v, Law::kHealth, Relation::kDied, "record of the call", rule, 0, 0);
-  }
-  const trace::IoctlRecord seen = v.Returned();
-  if (seen.result == status.result && seen.error == status.error) return true;
-  const bool was_ok = seen.result >= 0 && seen.error == 0;
-  // In the words of errno; a short count of MSRs counts as its own.
-  const auto value = [](int result, int error) {
-    return static_cast<uint64_t>(error != 0 ? error : result);
-  };
-  const Relation relation = status.ok() ? (was_ok ? Relation::kWrongError : Relation::kRefused)
-                                        : (was_ok ? Relation::kAccepted : Relation::kWrongError);
-  const Law law = relation == Relation::kAccepted ? Law::kRefusal : Law::kModel;
-  return Fail(v, law, relation, what, rule, value(status.result, status.error),
-              value(seen.result, seen.error));
-}
 
 // The same for calls that return a count of MSRs, where 0 is the refusal.
 bool ReturnedCount(Vmm& v, const Status& status, const char* what, const char* rule) {
@@ -81,22 +35,6 @@ bool ReturnedCount(Vmm& v, const Status& status, const char* what, const char* r
     return false;
   }
   return true;
-}
-
-bool Same(Vmm& v, std::span<const uint8_t> possible, Place place, const char* rule) {
-  const auto seen = v.Data();
-  v.m.law = Law::kCoherence;
-  v.m.rule = rule;
-  if (seen.size() != possible.size()) {
-    return Fail(v, Law::kHealth, Relation::kDied, "size of what the call gave", rule,
-                possible.size(), seen.size());
-  }
-  v.m.place = place;
-  return SameBytes(possible, seen, v.m);
-}
-
-unsigned ImageOf(const Vmm& v) {
-  return static_cast<unsigned>(v.c.step.arg[0]) % program::kImageCount;
 }
 
 // --- images
@@ -352,6 +290,10 @@ constexpr FunctionRow kFunctions[] = {
     {Op::kRunImmediate, RunImmediate},
     {Op::kMigrate, Migrate},
     {Op::kInit, Init},
+    {Op::kOsGetRegset, [](Vmm& v) { return OsGetRegset(v); }},
+    {Op::kOsSetRegset, [](Vmm& v) { return OsSetRegset(v); }},
+    {Op::kOsSigframe, [](Vmm& v) { return OsSigframe(v); }},
+    {Op::kOsSigreturn, [](Vmm& v) { return OsSigreturn(v); }},
     {Op::kHostCpu, HostStep},
     {Op::kHostDirty, HostStep},
     {Op::kHostPkru, HostStep},
@@ -371,7 +313,7 @@ constexpr auto kByOp = [] {
 
 bool DoVmmStep(Context& c, std::array<cpu::Features, program::kMaxVcpus>& changed,
                unsigned fpu_variant, Mismatch& m) {
-  Vmm v{c, m, changed, fpu_variant};
+  Vmm v{{c, m}, changed, fpu_variant};
   const auto function = kByOp[static_cast<uint8_t>(c.step.op)];
   return function == nullptr || function(v);
 }

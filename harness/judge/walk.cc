@@ -44,7 +44,7 @@ bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == O
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
   return op == Op::kSetXsave || op == Op::kSetFpu || op == Op::kSetXcrs || op == Op::kSetMsr ||
-         op == Op::kSetCpuid;
+         op == Op::kSetCpuid || op == Op::kOsSetRegset;
 }
 
 // ReachEvent::outcome: 0 done, 1 + vector, or 128 with the low bits of errno.
@@ -114,7 +114,7 @@ uint64_t Concerned(const program::Step& step, const World& world) {
 
 bool IsFullLook(Op op) {
   return op == Op::kGetXsave || op == Op::kGetXsave2 || op == Op::kXsave || op == Op::kXsavec ||
-         op == Op::kXsaves;
+         op == Op::kXsaves || op == Op::kOsGetRegset || op == Op::kOsSigframe;
 }
 
 // Whether two worlds will never be told apart. They can only differ in vCPUs: what memory holds has
@@ -589,7 +589,7 @@ void Walk::NoteEffects(uint16_t number) {
   const bool counts = step.op == Op::kSetMsr;
   if (record.result < 0 || (counts && record.result == 0)) {
     suspect_[step.vcpu] = Law::kRefusal;
-  } else if (step.op == Op::kSetXsave) {
+  } else if (step.op == Op::kSetXsave || step.op == Op::kOsSetRegset) {
     const ImageSource source = worlds_[0].source[step.arg[0] % program::kImageCount];
     if (source.from_get && source.vcpu == step.vcpu) suspect_[step.vcpu] = Law::kRoundTrip;
   }

@@ -60,6 +60,10 @@ constexpr IndexArgs kIndexArgs[] = {
     {.op = Op::kImageInit, .image = 0},
     {.op = Op::kImageWrite, .image = 0, .offset = 1},
     {.op = Op::kImageFill, .image = 0, .offset = 1, .length = 2},
+    {.op = Op::kOsGetRegset, .image = 0},
+    {.op = Op::kOsSetRegset, .image = 0},
+    {.op = Op::kOsSigframe, .image = 0},
+    {.op = Op::kOsSigreturn, .image = 0},
 };
 
 bool ArgsInRange(const Step& step) {

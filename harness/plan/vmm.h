@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What VMM and host steps do exactly, where step.h leaves it open: read by the agents, which do it,
-// and by the judge, which knows what was done. Standard library only.
+// What VMM, host and system steps do exactly, where step.h leaves it open: read by the agents,
+// which do it, and by the judge, which knows what was done. Standard library only.
 //
 // Every VMM step gives one IoctlRecord, followed on success by
 //   kGetXsave          the image, 4096 bytes
@@ -16,7 +16,17 @@
 //   kImage*            nothing, result 0
 //   kInit              nothing; the VMM puts SREGS (so CR0 and CR4) and REGS back afterwards, and
 //                      the program goes on with its next step
+//   kOsGetRegset, kOsSigframe
+//                      the image, Platform::xsave_size bytes
+//   kOsSetRegset       nothing; the result is ptrace's
+//   kOsSigreturn       nothing; result -1 and EFAULT if the kernel refused the frame with SIGSEGV,
+//                      and the program goes on with its next step
 // A refused GET leaves the image buffer as it was.
+//
+// Where there are protection keys, a thread that loses key 0 loses its own stack. So kOsSetRegset
+// first clears bits 1:0 at PKRU's place of its image buffer, and kOsSigreturn bit 9 of its buffer's
+// _fpx_sw_bytes.xfeatures. kOsSigreturn copies Platform::xsave_size bytes into the frame;
+// FP_XSTATE_MAGIC2 behind them stays where the kernel wrote it.
 //
 // MMIO reads at kMmioBase + kMmioStride * step + n are answered with byte n of
 // FillPattern(step + 2), RDMSR of kExitMsrIndex with the first 8 bytes of the same.

@@ -48,6 +48,8 @@ void Scene::Note(const Step& step) {
       return holds(supervisor);
     case Op::kGetXsave:
     case Op::kGetXsave2:
+    case Op::kOsGetRegset:
+    case Op::kOsSigframe:
       images |= slot;
       return;
     case Op::kXsetbv:
@@ -90,6 +92,8 @@ void Scene::Note(const Step& step) {
       return;
     case Op::kXrstor:
     case Op::kXrstors:
+    case Op::kOsSetRegset:
+    case Op::kOsSigreturn:
     case Op::kSetXsave:  // anything may be in any register now
       zmm = ~uint32_t{0};
       k = 0xff;
@@ -371,7 +375,8 @@ bool Builder::Restore(uint64_t slot, uint64_t rfbm) {
 }
 
 bool Builder::Get(uint64_t image) {
-  constexpr Op kGets[] = {Op::kGetXsave, Op::kGetXsave, Op::kGetXsave2};
+  constexpr Op kGets[] = {Op::kGetXsave, Op::kGetXsave, Op::kGetXsave2, Op::kOsGetRegset,
+                          Op::kOsSigframe};
   return Add(palette_.PickOf(kGets, rng()), {image});
 }
 
@@ -386,7 +391,7 @@ void Builder::Disturb() {
   if (rng().OneIn(24) && AddDrawn(Op::kMigrate)) return;
   AddOneOf({Op::kHostCpu, Op::kHostCpu, Op::kHostDirty, Op::kHostDirty, Op::kHostDirty,
             Op::kHostSignal, Op::kHostPkru, Op::kHostPreempt, Op::kHostThread, Op::kRunImmediate,
-            Op::kGetMpState});
+            Op::kGetMpState, Op::kOsSigframe});
 }
 
 void Builder::Between() {

@@ -53,7 +53,7 @@ uint64_t Rng::Below(uint64_t n) {
 
 bool AddIdiom(Builder& b) {
   if (b.vcpus() > 1) b.OnAnyVcpu();
-  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms(),
+  const std::span<const Idiom> tables[] = {GuestIdioms(), VmmIdioms(), OsIdioms(),
                                            b.vcpus() > 1 ? VcpuIdioms() : std::span<const Idiom>()};
   uint64_t total = 0;
   for (const auto& table : tables) {

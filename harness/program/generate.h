@@ -27,7 +27,7 @@ class Rng {
 struct Profile {
   uint64_t features = kAllFeatures;  // components worth drawing
   uint64_t supervisor = 0;           // IA32_XSS components worth drawing
-  bool vmm = true, host = true;      // draw VMM and host steps
+  bool vmm = true, host = true;      // draw VMM and system steps, host steps
   bool cpl0 = true;                  // draw privileged steps
   uint8_t vcpus = 1;                 // draw programs of up to as many vCPUs
   // Rows for which this is false are never drawn; null: all.

@@ -23,6 +23,7 @@ struct Idiom {
 std::span<const Idiom> GuestIdioms();  // idioms_guest.cc: instructions and exits
 std::span<const Idiom> VmmIdioms();    // idioms_vmm.cc: ioctls and the host
 std::span<const Idiom> VcpuIdioms();   // idioms_vcpus.cc: for programs with several vCPUs
+std::span<const Idiom> OsIdioms();     // idioms_os.cc: regsets and signal frames
 
 // Appends one idiom, by weight, on any vCPU. False where none is allowed.
 bool AddIdiom(Builder& b);

@@ -80,7 +80,7 @@ void DeleteSteps(const Context& c) { Erase(c, AnyRange(c)); }
 void DeleteLook(const Context& c) {
   const auto looks = [](const Step& step) {
     return RowOf(step).journal != Journal::kNone || step.op == Op::kGetXsave ||
-           step.op == Op::kGetXsave2;
+           step.op == Op::kGetXsave2 || step.op == Op::kOsGetRegset || step.op == Op::kOsSigframe;
   };
   const auto count = static_cast<uint64_t>(std::ranges::count_if(c.p.steps, looks));
   uint64_t left = c.rng.Below(count);

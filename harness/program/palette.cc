@@ -29,7 +29,7 @@ uint64_t FeaturesOf(Needs needs) {
 }
 
 bool Allows(const Profile& profile, const StepRow& row) {
-  if (row.actor == Actor::kVmm && !profile.vmm) return false;
+  if ((row.actor == Actor::kVmm || row.actor == Actor::kSystem) && !profile.vmm) return false;
   if (row.actor == Actor::kHost && !profile.host) return false;
   if (row.cpl0 && !profile.cpl0) return false;
   const uint64_t needed = FeaturesOf(row.needs);

@@ -131,9 +131,15 @@ enum class Op : uint8_t {
   kTdpbsud = 167,
   kTdpbusd = 168,
   kTdpbuud = 169,
+  // System: the program is a thread of its own. `image` as for the VMM.
+  kOsGetRegset = 185,  // image
+  kOsSetRegset = 186,  // image
+  kOsSigframe = 187,   // image
+  kOsSigreturn = 188,  // image
 };
 
-enum class Actor : uint8_t { kGuest, kVmm, kHost };
+// kSystem: the kernel, asked by or about the thread that runs the program.
+enum class Actor : uint8_t { kGuest, kVmm, kHost, kSystem };
 
 enum class Cr4Bit : uint8_t { kOsfxsr = 0, kOsxsave = 1, kPke = 2 };
 enum class Msr : uint8_t {

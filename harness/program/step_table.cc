@@ -81,6 +81,11 @@ constexpr StepRow Host(Op op, std::string_view name, Args args, uint64_t compone
           0,  Needs::kBase, components,   weight, doc};
 }
 
+constexpr StepRow System(Op op, std::string_view name, uint8_t weight, std::string_view doc) {
+  return {op, name,         Actor::kSystem, Args{kImageArg}, false, Journal::kNone,
+          0,  Needs::kBase, kUser,          weight,          doc};
+}
+
 constexpr StepRow kSteps[] = {
     // x87 and MMX.
     User(Op::kFninit, "x87.fninit", kNoArgs, Needs::kBase, kX87, kSilent, 0, 20,
@@ -313,6 +318,18 @@ constexpr StepRow kSteps[] = {
          "TDPBUSD: the same of unsigned and signed bytes."),
     User(Op::kTdpbuud, "amx.tdpbuud", kTdpArgs, Needs::kAmxInt8, kTiledata, kSilent, 0, 4,
          "TDPBUUD: the same of unsigned bytes."),
+    // System.
+    System(Op::kOsGetRegset, "os.getregset", 30,
+           "Another process reads NT_X86_XSTATE of the thread (PTRACE_GETREGSET) into an image "
+           "buffer."),
+    System(Op::kOsSetRegset, "os.setregset", 40,
+           "Another process sets NT_X86_XSTATE of the thread (PTRACE_SETREGSET) from an image "
+           "buffer."),
+    System(Op::kOsSigframe, "os.sigframe", 40,
+           "A signal: the XSAVE image of its frame goes into an image buffer, and sigreturn "
+           "restores it."),
+    System(Op::kOsSigreturn, "os.sigreturn", 40,
+           "A signal whose frame's XSAVE image is an image buffer's by the time of sigreturn."),
 };
 
 // Row numbers by opcode, one more than the row; 0: no row.

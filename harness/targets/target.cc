@@ -20,7 +20,7 @@ struct TargetRow {
 };
 constexpr TargetRow kTargets[] = {
     {"kvm", "kvm-runner", true},
-    {"native", "native-runner", false},
+    {"native", "native-runner", true},
 };
 
 constexpr auto Names() {

@@ -54,8 +54,21 @@ TEST_P(EveryPlatform, WhatTheOracleWritesIsJudgedClean) {
   }
 }
 
+// Whether byte `at` of a frame's image is one that nothing writes: reserved, or outside components.
+bool IsOfTheStack(const trace::Platform& platform, size_t at) {
+  if (at < xstate::kExtendedOffset) return at >= 416 && at < 464;
+  for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
+    const auto& sub = platform.host.xsave.sub[i];
+    const bool used = ((platform.host_xcr0 >> i) & 1) != 0 && !sub.supervisor;
+    const bool pkru = i == static_cast<unsigned>(xstate::Component::kPkru);  // 4 bytes of its 8
+    if (used && at >= sub.offset && at < sub.offset + (pkru ? 4 : sub.size)) return false;
+  }
+  return true;
+}
+
 // Bytes of a record that may be something else, and why.
-bool IsFree(const plan::Plan& plan, const trace::RecordView& r, size_t at) {
+bool IsFree(const trace::Platform& platform, const plan::Plan& plan, const trace::RecordView& r,
+            size_t at) {
   if (r.kind == RecordKind::kHost) return true;    // what the host did is its own affair
   if (r.kind == RecordKind::kEnd) return at != 0;  // the time it took; errno of what is done
   if (r.kind == RecordKind::kFault) {
@@ -89,6 +102,12 @@ bool IsFree(const plan::Plan& plan, const trace::RecordView& r, size_t at) {
     case Op::kGetXsave:
     case Op::kGetXsave2:
       return at >= 8 && in_image(at - 8);
+    case Op::kOsGetRegset:
+      return at >= 8 && (at - 8 < 464 || at - 8 >= 512) && in_image(at - 8);
+    case Op::kOsSigframe:
+      return at >= 8 && ((at - 8 < 464 && in_image(at - 8)) || (at - 8 >= 512 && at - 8 < 520) ||
+                         (at - 8 >= 32 && at - 8 < 160 && (at - 8) % 16 >= 10) ||
+                         IsOfTheStack(platform, at - 8));
     case Op::kGetFpu:
       return at >= 8 + 134 && at < 8 + 152;
     case Op::kFstpTbyte:
@@ -115,7 +134,7 @@ TEST_P(EveryPlatform, ACorruptedByteIsFound) {
     trace::RecordView r;
     while (reader.Next(r)) {
       const size_t at = rng.Below(r.bytes.size());
-      if (r.bytes.empty() || IsFree(plan, r, at)) continue;
+      if (r.bytes.empty() || IsFree(platform_, plan, r, at)) continue;
       std::vector<uint8_t> wrong = records;
       const size_t where = static_cast<size_t>(r.bytes.data() - records.data()) + at;
       wrong[where] = static_cast<uint8_t>(wrong[where] ^ (1 + rng.Below(255)));

@@ -6,6 +6,7 @@
 
 #include "harness/plan/vmm.h"
 #include "oracle/kvm/uabi.h"
+#include "oracle/os/thread.h"
 #include "oracle/xstate/image.h"
 
 namespace fpswap::judge {
@@ -149,8 +150,12 @@ void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) 
   std::vector<uint8_t> data;
   trace::IoctlRecord returned{};
   Mismatch unused;
-  const bool get = step.op == Op::kGetXsave || step.op == Op::kGetXsave2;
-  if (get) {
+  const bool regset = step.op == Op::kOsGetRegset, frame = step.op == Op::kOsSigframe;
+  const bool get = step.op == Op::kGetXsave || step.op == Op::kGetXsave2 || regset || frame;
+  if (regset || frame) {
+    data.resize(os::ImageSize(host_));
+    (regset ? os::ExpectRegset : os::ExpectSigframe)(c.vcpu, DrawImage(data.size(), rng), data);
+  } else if (get) {
     // KVM writes the vCPU's size; the rest of the VMM's buffer stays.
     data.resize(step.op == Op::kGetXsave ? kvm::kGetXsaveSize : host_.image_size);
     const auto image = c.world.image[step.arg[0]].Bytes();

@@ -76,6 +76,7 @@ class AgentClient {
   }
 
   const std::string& error() const { return error_; }  // the last kError
+  pid_t pid() const { return child_; }
 
  private:
   void Send(wire::FrameType type, std::span<const uint8_t> payload) {

@@ -92,7 +92,8 @@ TEST(Generate, DrawsNothingThatTheProfileRulesOut) {
     for (uint64_t seed = 0; seed < kSeeds / 10; ++seed) {
       for (const Step& step : Generated(seed, profile).steps) {
         const StepRow& row = RowOf(step);
-        ASSERT_TRUE(profile.vmm || row.actor != Actor::kVmm) << row.name;
+        ASSERT_TRUE(profile.vmm || (row.actor != Actor::kVmm && row.actor != Actor::kSystem))
+            << row.name;
         ASSERT_TRUE(profile.host || row.actor != Actor::kHost) << row.name;
         ASSERT_TRUE(profile.cpl0 || !row.cpl0) << row.name;
         ASSERT_TRUE(profile.allowed == nullptr || profile.allowed(row, nullptr)) << row.name;
@@ -318,7 +319,7 @@ TEST(Idioms, EachForSeveralVcpusUsesMoreThanOne) {
 TEST(Idioms, EachAddsStepsWithEverythingAllowed) {
   const Profile profile = Full();
   const Palette palette(profile);
-  for (const auto table : {GuestIdioms(), VmmIdioms()}) {
+  for (const auto table : {GuestIdioms(), VmmIdioms(), OsIdioms()}) {
     for (const Idiom& idiom : table) {
       Rng rng(1);
       size_t longest = 0, empty = 0;
@@ -340,7 +341,7 @@ TEST(Idioms, NoneAddsWhatIsNotAllowed) {
   const Profile profile{.allowed = [](const StepRow&, const void*) { return false; }};
   const Palette palette(profile);
   Rng rng(1);
-  for (const auto table : {GuestIdioms(), VmmIdioms(), VcpuIdioms()}) {
+  for (const auto table : {GuestIdioms(), VmmIdioms(), VcpuIdioms(), OsIdioms()}) {
     for (const Idiom& idiom : table) {
       for (int n = 0; n < 50; ++n) {
         Builder b(rng, profile, palette, Program{.vcpus = 2}, {});
