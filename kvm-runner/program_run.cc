@@ -26,14 +26,15 @@ trace::EndReason ProgramRun::Go() {
     }
   }
   for (const wire::PlanAction& action : plan_.actions) {
-    if (tools_.watchdog.hung()) Die(EndReason::kHang, 0);
     if (end_) break;
+    tools_.watchdog.Begin();
     step_ = action.first;
     if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun)) {
       RunGuest(action);
     } else {
       DoStep(action.first);
     }
+    if (tools_.watchdog.hung()) Die(EndReason::kHang, 0);
   }
   // A signal that no KVM_RUN came for.
   if (signal_step_) Record(RecordKind::kHost, 0, *signal_step_, trace::HostRecord{0, 0});
@@ -55,6 +56,7 @@ long ProgramRun::Run(Vcpu& vcpu) {
   Plant({.point = PlantPoint::kBeforeRun, .happened = happened_, .vcpu = vcpu});
   const bool signal = signal_step_ && tools_.signal.Raise(vcpu.fd.get());
   const long result = tools_.canary.Run(vcpu.fd.get());
+  tools_.watchdog.Unwatch();
   happened_.signalled = result == -EINTR;
   happened_.exits += result == 0;
   happened_.last_exit = vcpu.run().exit_reason;

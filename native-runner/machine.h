@@ -22,7 +22,7 @@
 namespace fpswap::native {
 
 struct MachineOptions {
-  unsigned hang_ms = 2000;
+  unsigned hang_ms = 2000;  // a program that runs longer is stopped
   FramePlant plant = FramePlant::kNone;
 };
 
@@ -34,6 +34,7 @@ class NativeMachine : public wire::Machine {
 
   std::expected<std::string, std::string> Platform() override;
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
+  void SetPatience(unsigned times) override;
 
  private:
   explicit NativeMachine(trace::Platform platform) : platform_(std::move(platform)) {}
@@ -43,6 +44,7 @@ class NativeMachine : public wire::Machine {
   void Report(const wire::PlanView& plan, uint64_t micros, std::vector<uint8_t>& records) const;
 
   trace::Platform platform_;
+  unsigned hang_ms_ = 0;
   cpu_set_t allowed_{};
   // Bytes from a slot's start that programs may have written since it was last zero.
   std::array<uint32_t, program::kSlotCount> dirty_{};
