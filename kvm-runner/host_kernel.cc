@@ -19,7 +19,7 @@ bool KeepsCompacted(std::string_view release, bool xsaves, bool xsavec) {
 }
 
 std::string VendorModule(const std::string& modules, bool vmx, bool svm) {
-  std::string loaded, built_in;
+  std::string loaded, of_this_cpu, other;
   DIR* folder = opendir(modules.c_str());
   if (folder == nullptr) return "";
   while (const dirent* entry = readdir(folder)) {
@@ -29,12 +29,15 @@ std::string VendorModule(const std::string& modules, bool vmx, bool svm) {
     // have failed, and it would be gone. One that is built in is listed whatever its init said.
     if (access((modules + "/" + name + "/initstate").c_str(), F_OK) == 0) {
       loaded = name;
-    } else if ((name != "kvm_intel" || vmx) && (name != "kvm_amd" || svm)) {
-      built_in = name;
+    } else if (name == "kvm_intel" || name == "kvm_amd") {
+      if (name == "kvm_intel" ? vmx : svm) of_this_cpu = name;
+    } else {
+      other = name;
     }
   }
   closedir(folder);
-  return loaded.empty() ? built_in : loaded;
+  if (!loaded.empty()) return loaded;
+  return of_this_cpu.empty() ? other : of_this_cpu;
 }
 
 }  // namespace fpswap::kvm

@@ -153,6 +153,13 @@ TEST_F(ModulesTest, OfTwoThatAreBuiltInTheCpusServes) {
   EXPECT_EQ(Found(false, false), "");
 }
 
+TEST_F(ModulesTest, ASoftwareKvmServesWhereTheCpuHasNone) {
+  BuiltIn("kvm_pvm");
+  BuiltIn("kvm_intel");
+  EXPECT_EQ(Found(false, false), "kvm_pvm");
+  EXPECT_EQ(Found(true, false), "kvm_intel");
+}
+
 TEST_F(ModulesTest, OneThatIsLoadedServesBeforeThoseBuiltIn) {
   BuiltIn("kvm_intel");
   BuiltIn("kvm_amd");
