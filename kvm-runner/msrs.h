@@ -9,7 +9,7 @@ namespace fpswap::kvm {
 
 // struct kvm_msrs with room.
 struct MsrTable {
-  static constexpr uint32_t kRoom = 8;
+  static constexpr uint32_t kRoom = 16;
   uint32_t nmsrs = 0;
   uint32_t pad = 0;
   kvm_msr_entry entries[kRoom]{};

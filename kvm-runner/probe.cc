@@ -68,7 +68,9 @@ std::expected<void, std::string> ReadGuest(Host& host, trace::Platform& platform
     if (kvm_set_cpuid2(vcpu.get(), &table) != 0) return std::unexpected(Failure("KVM_SET_CPUID2"));
     table.nent = CpuidTable::kRoom;
     if (kvm_get_cpuid2(vcpu.get(), &table) != 0) return std::unexpected(Failure("KVM_GET_CPUID2"));
-    for (const uint32_t index : {0xda0u, 0x1c4u, 0x1c5u}) {  // XSS, XFD, XFD_ERR
+    // XSS, XFD, XFD_ERR; U_CET, S_CET, PL0_SSP to PL3_SSP
+    for (const uint32_t index :
+         {0xda0u, 0x1c4u, 0x1c5u, 0x6a0u, 0x6a2u, 0x6a4u, 0x6a5u, 0x6a6u, 0x6a7u}) {
       MsrTable msr;
       msr.Add(index, 0);
       const bool known = std::ranges::find(host.reset_msrs, index) != host.reset_msrs.end();
