@@ -10,7 +10,8 @@
 
 namespace fpswap::bench {
 
-// `count` programs of `steps` steps each, as the generator draws them for `platform`.
+// `count` programs of `steps` steps each, as the generator draws them for `platform`; with 0 steps
+// as long as they come.
 inline std::vector<program::Program> Draw(const trace::Platform& platform, size_t count,
                                           size_t steps) {
   program::Rng rng(2026);
@@ -22,7 +23,7 @@ inline std::vector<program::Program> Draw(const trace::Platform& platform, size_
       const program::Program more = program::Generate(rng, profile);
       program.steps.insert(program.steps.end(), more.steps.begin(), more.steps.end());
     }
-    program.steps.resize(steps);
+    if (steps != 0) program.steps.resize(steps);
     program::MakeValid(program);
     programs.push_back(std::move(program));
   }

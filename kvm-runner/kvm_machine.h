@@ -32,6 +32,9 @@ class KvmMachine : public wire::Machine {
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
   void SetPatience(unsigned times) override;
 
+  // Guest memory, the same for every VM; for benchmarks that prepare it themselves.
+  GuestMemory& memory() { return tools_.memory; }
+
  private:
   KvmMachine(const MachineOptions& options, Host host, trace::Platform platform);
 

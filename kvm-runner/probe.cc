@@ -102,6 +102,7 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
   platform.target = "kvm";
   platform.kernel = uname(&name) == 0 ? name.release : "";
   platform.cpu = trace::BrandString(trace::HostCpuid);
+  platform.cpu_family = trace::DisplayFamily(trace::HostCpuid);
   const bool vmx = (trace::HostCpuid(1, 0).ecx & 1u << 5) != 0;
   const bool svm = (trace::HostCpuid(0x80000001, 0).ecx & 1u << 2) != 0;
   platform.vendor_module = VendorModule("/sys/module", vmx, svm);

@@ -60,6 +60,7 @@ std::expected<trace::Platform, std::string> ProbeHost(const cpu_set_t& allowed) 
   trace::Platform p;
   p.target = "native";
   p.cpu = trace::BrandString(trace::HostCpuid);
+  p.cpu_family = trace::DisplayFamily(trace::HostCpuid);
   utsname names{};
   if (uname(&names) == 0) p.kernel = names.release;
   p.host = trace::HostFeatures();

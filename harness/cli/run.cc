@@ -103,8 +103,11 @@ void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
   const char* result = told.is_new ? "DIVERGES" : verdict.ok() ? "agrees" : "known divergence";
   io_.out(fmt::format("{}: {} ({} steps, {} observations compared{})\n{}{}", loaded.path.string(),
                       result, loaded.plan.effective.steps.size(), verdict.checks,
-                      verdict.unknown ? "; raw bytes: isolation and health only" : "", told.text,
-                      TellTrims(loaded.program, loaded.plan)));
+                      verdict.cut != nullptr
+                          ? fmt::format("; then only isolation and health, from step {} on: {}",
+                                        verdict.cut_at, verdict.cut)
+                          : "",
+                      told.text, TellTrims(loaded.program, loaded.plan)));
 }
 
 std::expected<void, std::string> Replay::RunAll(campaign::Runner& runner) {

@@ -61,6 +61,7 @@ Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& a
   const bool has_home = home != kNoHome;
   const auto initial = [&](Bytes b) { return has_home ? IsInitialAt(b, home) : AllZero(b); };
   if (initial(seen) || AllZero(seen)) return Relation::kInitial;
+  if (around.any_pointers && has_home && home >= 4 && home < 24) return Relation::kStale;
   for (const Image& image : around.before) {
     const bool here = has_home ? HasAt(image, home, seen)
                                : IsTelling(seen) && FoundElsewhere(image, seen, 8, SIZE_MAX);
@@ -154,14 +155,16 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 // XINUSE[2] comes to read 1 (a legacy SSE write is enough) though the CPU takes AVX for unmodified,
 // so XSAVEOPT and XSAVES set XSTATE_BV[2] over bytes they did not write: the area then declares
 // stale bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs
-// write a component that they declare to be in use (SDM vol. 1, 13.9).
-std::string CauseOf(const Explained& what, const Divergence& d) {
-  if (what.cpu == nullptr || !what.cpu->features->amd || !d.has_component) return "";
-  const bool shows = d.component == Component::kAvx ||
-                     (d.component == Component::kOpmask && what.cpu->IsInitial(d.component));
+// write a component that they declare to be in use (SDM vol. 1, 13.9). So it shows in registers
+// that have to be zero, and are what that memory held: never in one that was written since.
+std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& d) {
+  if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
+  if (!d.has_component || d.component != Component::kAvx) return "";
+  const size_t in_register = std::min<size_t>(m.size, 16);
+  if (!AllZero(Bytes(m.possible).first(in_register))) return "";
   const bool holds = what.avx_under_zmm || (what.cpu->IsInitial(Component::kAvx) &&
                                             !what.cpu->IsInitial(Component::kZmmHi256));
-  return shows && holds ? "avx-initial-under-zmm" : "";
+  return holds ? "avx-initial-under-zmm" : "";
 }
 
 }  // namespace
@@ -183,7 +186,7 @@ Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings&
     ExplainBytes(what, m, around, d);
   }
   d.initial = what.cpu != nullptr && d.has_component && what.cpu->IsInitial(d.component);
-  d.cause = CauseOf(what, d);
+  d.cause = CauseOf(what, m, d);
   return d;
 }
 

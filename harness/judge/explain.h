@@ -19,8 +19,10 @@ namespace fpswap::judge {
 // What a value is looked for in, to say whose it is. Images are in the host's standard format.
 using Image = std::vector<uint8_t>;
 struct Surroundings {
-  std::vector<Image> before;  // the vCPU's own states earlier in the program, oldest first
-  Image now;                  // what it should be
+  std::vector<Image> before;  // what the vCPU itself may have held earlier in the program
+  bool any_pointers =
+      false;  // FOP, FIP and FDP were open at some time: they may have held anything
+  Image now;  // what it should be
   std::vector<Image> others;  // the other vCPUs'
 };
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <optional>
-#include <tuple>
+#include <vector>
 
 #include "harness/judge/explain.h"
 #include "harness/judge/walk.h"
@@ -89,6 +89,32 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));
 }
 
+// Whether `a` explains something that `b` can't, and fails at nothing earlier. Both are of the same
+// records. What concerns struct kvm_fpu is weighed last: the calls go wrong by themselves, and a
+// state that happens to hide it proves nothing.
+bool ExplainsMore(const Verdict& a, const Verdict& b) {
+  const auto of_fpu = [](const Divergence& d) {
+    return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
+           d.op == static_cast<uint8_t>(program::Op::kGetFpu);
+  };
+  const auto others = [&](const Verdict& v) {
+    std::vector<const Divergence*> list;
+    for (const Divergence& d : v.divergences) {
+      if (!of_fpu(d)) list.push_back(&d);
+    }
+    return list;
+  };
+  const auto same = [](const Divergence* x, const Divergence* y) {
+    return x->step == y->step && x->where == y->where && x->relation == y->relation;
+  };
+  const auto of_a = others(a), of_b = others(b);
+  const auto [at_a, at_b] = std::ranges::mismatch(of_a, of_b, same);
+  if (at_a == of_a.end() && at_b == of_b.end()) {
+    return a.divergences.size() < b.divergences.size();
+  }
+  return at_b != of_b.end() && (at_a == of_a.end() || (*at_b)->step < (*at_a)->step);
+}
+
 }  // namespace
 
 struct Judge::Impl {
@@ -109,24 +135,11 @@ struct Judge::Impl {
 
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   if (verdict.ok() || platform.xcr0_loaded) return;
-  const auto of_fpu = [](const Divergence& d) {
-    return d.op == static_cast<uint8_t>(program::Op::kSetFpu) ||
-           d.op == static_cast<uint8_t>(program::Op::kGetFpu);
-  };
-  // Better is: further, or as far with less to say. What concerns struct kvm_fpu is weighed last:
-  // the calls go wrong by themselves, and a state that happens to hide it proves nothing.
-  const auto rank = [&](const Walk& w, const Verdict& v) {
-    const auto fpu = std::ranges::count_if(v.divergences, of_fpu);
-    return std::tuple(w.stopped_at(), fpu - std::ssize(v.divergences), -fpu);
-  };
   if (!supposing) supposing = std::make_unique<Walk>(platform);
   // A KVM that does not load the guest's XCR0 does not load its CR4 either.
   const bool pke = (platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0;
-  auto best = rank(walk, verdict);
   unsigned found = 0;
   const uint16_t shown = verdict.divergences[0].step;
-  const auto first = std::ranges::find_if_not(verdict.divergences, of_fpu);
-  const unsigned fails = first != verdict.divergences.end() ? first->step : Walk::kNowhere;
   const uint32_t checks = verdict.checks;
   const uint8_t laws = verdict.laws;
   for (const unsigned hypotheses :
@@ -136,11 +149,7 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
     Verdict other;
     other.laws = laws;
     supposing->Go(plan, &records, nullptr, &other);
-    const auto rank_of_other = rank(*supposing, other);
-    const bool fails_too = std::ranges::any_of(
-        other.divergences, [&](const Divergence& d) { return !of_fpu(d) && d.step <= fails; });
-    if (fails_too || rank_of_other <= best) continue;
-    best = rank_of_other;
+    if (!ExplainsMore(other, verdict)) continue;
     found = hypotheses;
     other.checks += checks;
     verdict = std::move(other);

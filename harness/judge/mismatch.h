@@ -46,8 +46,9 @@ struct Mismatch {
 };
 
 // Compares; on difference fills the byte fields of `m` and returns false. The sizes must be equal.
-inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t> seen,
-                      Mismatch& m) {
+// Registers begin at `phase` and every 16 bytes from there.
+inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t> seen, Mismatch& m,
+                      uint32_t phase = 0) {
   if (std::memcmp(possible.data(), seen.data(), possible.size()) == 0) return true;
   const auto size = static_cast<uint32_t>(possible.size());
   m.differing = 0;
@@ -58,7 +59,7 @@ inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t
     first = false;
     ++m.differing;
   }
-  m.window = m.offset & ~15u;  // registers begin at multiples of 16
+  m.window = ((m.offset - phase) & ~15u) + phase;
   m.size = std::min<uint32_t>(size - m.window, sizeof(m.seen));
   std::memcpy(m.possible.data(), possible.data() + m.window, m.size);
   std::memcpy(m.seen.data(), seen.data() + m.window, m.size);

@@ -29,8 +29,8 @@ bool Alike(const Divergence& a, const Divergence& b) {
 }  // namespace
 
 void Verdict::Add(Divergence divergence) {
-  const bool is_new = std::ranges::none_of(
-      divergences, [&](const Divergence& d) { return Alike(d, divergence); });
+  const bool is_new =
+      std::ranges::none_of(divergences, [&](const Divergence& d) { return Alike(d, divergence); });
   if (is_new) divergences.push_back(std::move(divergence));
 }
 

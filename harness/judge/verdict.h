@@ -65,7 +65,7 @@ struct Verdict {
   uint16_t cut_at = 0;
   bool unknown = false;  // so, and not because of a divergence
   uint32_t checks = 0;   // observations compared
-  uint8_t laws = 0;                     // bit n: law n was checked at least once
+  uint8_t laws = 0;      // bit n: law n was checked at least once
   bool ok() const { return divergences.empty(); }
   // Adds a divergence, unless its like is there: same law, kind of step, component, relation and
   // place but for the number of a register.

@@ -387,7 +387,8 @@ bool CompareFpu(Context& c, FpuPart part, Mismatch& m) {
       break;
   }
   m.place = Place::kFpu;
-  return SameBytes(possible, shown, m);
+  // xmm_space begins at 152.
+  return SameBytes(possible, shown, m, part == FpuPart::kX87 ? 0 : 8);
 }
 
 }  // namespace fpswap::judge

@@ -5,6 +5,9 @@
 #include <bit>
 #include <cerrno>
 
+#include "harness/plan/vmm.h"
+#include "oracle/xstate/image.h"
+
 namespace fpswap::judge {
 namespace {
 
@@ -37,9 +40,7 @@ bool ShowsOther(Op op) {
 }
 
 // Steps that change nothing of the vCPU's: whatever they showed, judging goes on behind them.
-bool IsHarmless(Op op) {
-  return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2;
-}
+bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == Op::kGetXsave2; }
 
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
@@ -73,6 +74,41 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
   if ((enabled & Bit(c)) == 0) return 0;
   if ((cpu.xfd & Bit(c)) != 0) return 3;
   return cpu.IsInitial(c) ? 1 : 2;
+}
+
+// ZMM16-31 are one component, what is below them three.
+uint64_t OfRegister(uint64_t reg) {
+  const uint64_t high = Bit(Component::kHi16Zmm);
+  return reg >= 16 ? high : ~high;
+}
+
+// Which components a step concerns, of those that its kind can (StepRow::components): reach must
+// not count what this one leaves alone.
+uint64_t Concerned(const program::Step& step, const World& world) {
+  const cpu::Cpu& cpu = world.vcpu[step.vcpu].cpu;
+  switch (step.op) {
+    case Op::kXsave:
+    case Op::kXsavec:
+    case Op::kXsaveopt:
+    case Op::kXrstor:
+      return step.arg[2] & cpu.xcr0;
+    case Op::kXsaves:
+    case Op::kXrstors:
+      return step.arg[2] & (cpu.xcr0 | cpu.xss);
+    case Op::kEvexLoad128:
+    case Op::kEvexLoad256:
+    case Op::kEvexLoad512:
+    case Op::kEvexStore512:
+      return OfRegister(step.arg[0]);
+    case Op::kEvexPxor512:
+      return OfRegister(step.arg[0]) | OfRegister(step.arg[1]) | OfRegister(step.arg[2]);
+    case Op::kXsetbv:
+      return step.arg[1] ^ cpu.xcr0;
+    case Op::kSetXsave:
+      return xstate::ImageView(world.image[step.arg[0] % program::kImageCount].Bytes()).xstate_bv();
+    default:
+      return ~uint64_t{0};
+  }
 }
 
 bool IsFullLook(Op op) {
@@ -112,7 +148,6 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   records_ = records;
   verdict_ = verdict;
   last_exit_ = 0;
-  stopped_at_ = kNowhere;
   suspect_.fill(Law::kModel);
   avx_under_zmm_.fill(false);
   blames_.clear();
@@ -162,23 +197,47 @@ void Walk::Actions(const plan::Plan& plan) {
       if (until_ && i >= *until_) return;
       if (DiedBefore(i) || DoStep(action, i) == Next::kStop) return;
       if (states_ != nullptr) {
-        Image now = ImageOf(worlds_[0].vcpu[states_of_]);
-        if (states_->empty() || states_->back() != now) states_->push_back(std::move(now));
+        NoteState(plan.effective.steps[i]);
       }
     }
   }
 }
 
-std::vector<Image> Walk::States(const plan::Plan& plan, const SortedRecords& records,
-                                unsigned until, unsigned vcpu) {
-  std::vector<Image> states;
-  states_ = &states;
+void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
+                  unsigned vcpu, Surroundings& around) {
+  states_ = &around;
   states_of_ = vcpu;
   until_ = until;
   Go(plan, &records, nullptr, nullptr);
   states_ = nullptr;
   until_.reset();
-  return states;
+}
+
+// What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
+// whether or not it counts.
+void Walk::NoteState(const program::Step& step) {
+  const auto note = [&](Image image) {
+    const bool is_new = std::ranges::find(states_->before, image) == states_->before.end();
+    if (is_new) states_->before.push_back(std::move(image));
+  };
+  if (step.vcpu == states_of_ && step.op == Op::kSetXsave) {
+    const auto given = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    note(Image(given.begin(), given.begin() + host_.image_size));
+  }
+  if (step.vcpu == states_of_ && step.op == Op::kSetFpu) {
+    std::array<uint8_t, plan::kFpuSize> fpu;
+    plan::FillFpu(step, fpu);
+    Image given(host_.image_size);
+    std::copy_n(fpu.begin(), 128, given.begin() + 32);         // st_space
+    std::copy_n(fpu.begin() + 128, 24, given.begin());         // FCW to FDP
+    std::copy_n(fpu.begin() + 152, 256, given.begin() + 160);  // xmm_space
+    note(std::move(given));
+  }
+  for (size_t i = 0; i < worlds_.size(); ++i) {
+    const kvm::Vcpu& vcpu = worlds_[i].vcpu[states_of_];
+    note(ImageOf(vcpu));
+    states_->any_pointers |= !vcpu.cpu.regs.x87.pointers_known;
+  }
 }
 
 // A program that did not end well has no records from its last step on that could be judged.
@@ -385,7 +444,6 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
-    stopped_at_ = number;
     if (verdict_ != nullptr) verdict_->Cut("the divergence", number, false);
     return Next::kStop;
   }
@@ -453,9 +511,9 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
   Surroundings around;
   if (m.place != Place::kNone && m.relation == Relation::kOther && m.size >= 8) {
     // Where the value comes from is worth a second walk.
-    Walk history(platform_);
-    history.Assume(hypotheses_);
-    around.before = history.States(*plan_, *records_, number, step.vcpu);
+    if (!history_) history_ = std::make_unique<Walk>(platform_);
+    history_->Assume(hypotheses_);
+    history_->States(*plan_, *records_, number, step.vcpu, around);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
@@ -516,7 +574,8 @@ void Walk::PrepareReach(uint16_t number) {
   outcome_ = 0;
   reach_xcr0_ = static_cast<uint32_t>(cpu.xcr0);
   reach_components_ = program::RowOf(step).components & kKnown &
-                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss);
+                      (cpu.features->xsave.xcr0 | cpu.features->xsave.xss) &
+                      Concerned(step, worlds_[0]);
   for (uint64_t left = reach_components_; left != 0; left &= left - 1) {
     const int i = std::countr_zero(left);
     reach_states_[i] = StateClass(cpu, static_cast<Component>(i));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -33,18 +34,15 @@ class Walk {
 
   // A set of Hypothesis, for the walks that follow.
   void Assume(unsigned hypotheses);
-  // The step at which the last walk could not go on; kNowhere if it went to the end.
-  static constexpr unsigned kNowhere = ~0u;
-  unsigned stopped_at() const { return stopped_at_; }
 
   // Walks all of `plan` as far as it can be judged. `records` null: a simulation. Fills the model's
   // part of `verdict` (null in a simulation).
   void Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach, Verdict* verdict);
 
-  // The states vCPU `vcpu` went through before step `until`, from a walk of the same records; for
-  // saying where a value comes from. The last one is as it was when the walk stopped.
-  std::vector<Image> States(const plan::Plan& plan, const SortedRecords& records, unsigned until,
-                            unsigned vcpu);
+  // Adds to `around` what vCPU `vcpu` may have held before step `until`, from a walk of the same
+  // records; for saying where a value comes from.
+  void States(const plan::Plan& plan, const SortedRecords& records, unsigned until, unsigned vcpu,
+              Surroundings& around);
   // The first world's state as the last walk left it.
   const World& world() const { return worlds_[0]; }
 
@@ -76,6 +74,7 @@ class Walk {
   void ReportBlame();
   void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
+  void NoteState(const program::Step& step);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
   void NoteAvxUnderZmm(unsigned vcpu);
@@ -85,7 +84,6 @@ class Walk {
 
   const trace::Platform& platform_;
   unsigned hypotheses_ = 0;
-  unsigned stopped_at_ = kNowhere;
   kvm::Host host_;
   cpu::Features limited_;
   std::optional<uint64_t> limited_mask_;
@@ -93,7 +91,8 @@ class Walk {
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
-  std::vector<Blame> blames_;  // blame n is blames_[n - 1]
+  std::vector<Blame> blames_;      // blame n is blames_[n - 1]
+  std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
   std::array<uint8_t, 512> scratch_;
   uint32_t area_bytes_ = 0;
 
@@ -113,7 +112,7 @@ class Walk {
   std::array<Law, program::kMaxVcpus> suspect_{};
   std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
   std::optional<unsigned> until_;
-  std::vector<Image>* states_ = nullptr;
+  Surroundings* states_ = nullptr;
   unsigned states_of_ = 0;
 };
 

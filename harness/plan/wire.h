@@ -8,9 +8,9 @@
 //
 // A reader that loses its place searches for the next magic whose header and crc hold.
 //
-// Harness to agent: kHello, kPlans (a batch). Agent to harness: kPlatform (JSON), kBegin
-// (u32 number of the plan in the batch, sent before it runs), kRecords (u32 number, then its
-// records), kBatchDone, kError (a sentence).
+// Harness to agent: kHello (nothing, or the path of memory to share: unsent.h), kPlans (a batch).
+// Agent to harness: kPlatform (JSON), kBegin (u32 number of the plan in the batch, said before it
+// runs), kRecords (u32 number, then its records), kBatchDone, kError (a sentence).
 #pragma once
 
 #include <cstddef>

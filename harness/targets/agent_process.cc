@@ -5,10 +5,12 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -30,6 +32,44 @@ struct FileActions {
 };
 
 }  // namespace
+
+class AgentProcess::UnsentMemory {
+ public:
+  UnsentMemory() : fd_(memfd_create("fpswap-unsent", MFD_CLOEXEC)) {
+    if (fd_ < 0 || ftruncate(fd_, sizeof(wire::Unsent)) != 0) return;
+    void* memory = mmap(nullptr, sizeof(wire::Unsent), PROT_READ, MAP_SHARED, fd_, 0);
+    if (memory != MAP_FAILED) memory_ = static_cast<const wire::Unsent*>(memory);
+  }
+  ~UnsentMemory() {
+    if (memory_ != nullptr) munmap(const_cast<wire::Unsent*>(memory_), sizeof(wire::Unsent));
+    if (fd_ >= 0) close(fd_);
+  }
+  UnsentMemory(const UnsentMemory&) = delete;
+  UnsentMemory& operator=(const UnsentMemory&) = delete;
+
+  std::string path() const {
+    if (memory_ == nullptr) return "";
+    return "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(fd_);
+  }
+
+  // What was said behind the first `received` bytes. The agent may have written anything there.
+  std::span<const uint8_t> After(uint64_t received) const {
+    if (memory_ == nullptr) return {};
+    const uint64_t size = std::min<uint64_t>(memory_->size.load(), wire::Unsent::kRoom);
+    const uint64_t known = received - memory_->sent.load();
+    if (known >= size) return {};
+    return std::span(memory_->bytes).subspan(known, size - known);
+  }
+
+ private:
+  int fd_;
+  const wire::Unsent* memory_ = nullptr;
+};
+
+AgentProcess::AgentProcess(pid_t pid, int fd)
+    : pid_(pid), fd_(fd), unsent_(std::make_unique<UnsentMemory>()) {}
+
+std::string AgentProcess::unsent_path() const { return unsent_ ? unsent_->path() : ""; }
 
 std::expected<AgentProcess, std::string> AgentProcess::Start(
     const std::string& path, const std::vector<std::string>& arguments) {
@@ -66,7 +106,10 @@ AgentProcess::AgentProcess(AgentProcess&& other) noexcept
       out_(std::move(other.out_)),
       sent_(other.sent_),
       reader_(std::move(other.reader_)),
-      chunk_(std::move(other.chunk_)) {}
+      chunk_(std::move(other.chunk_)),
+      received_(other.received_),
+      unsent_(std::move(other.unsent_)),
+      silent_(std::move(other.silent_)) {}
 
 AgentProcess& AgentProcess::operator=(AgentProcess&& other) noexcept {
   if (this == &other) return *this;
@@ -77,6 +120,9 @@ AgentProcess& AgentProcess::operator=(AgentProcess&& other) noexcept {
   sent_ = other.sent_;
   reader_ = std::move(other.reader_);
   chunk_ = std::move(other.chunk_);
+  received_ = other.received_;
+  unsent_ = std::move(other.unsent_);
+  silent_ = std::move(other.silent_);
   return *this;
 }
 
@@ -124,8 +170,10 @@ std::expected<void, std::string> AgentProcess::Pump(std::chrono::milliseconds si
     if (ready < 0 && errno == EINTR) continue;
     if (ready < 0) return std::unexpected(std::string("poll: ") + std::strerror(errno));
     if (ready == 0) {
-      return std::unexpected("the agent said nothing for " + std::to_string(silence.count()) +
-                             " ms");
+      if (!silent_.empty()) return std::unexpected(silent_);  // not even dying
+      silent_ = "the agent said nothing for " + std::to_string(silence.count()) + " ms";
+      kill(pid_, SIGKILL);
+      continue;
     }
     // What it said before it died counts, so reading comes first.
     if ((poller.revents & (POLLIN | POLLHUP | POLLERR)) != 0) return Receive();
@@ -144,9 +192,22 @@ std::expected<void, std::string> AgentProcess::Receive() {
   chunk_.resize(kChunk);
   const ssize_t n = recv(fd_, chunk_.data(), chunk_.size(), 0);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return {};
-  if (n <= 0) return std::unexpected(HowItDied());
+  if (n <= 0) {
+    if (TakeUnsent()) return {};
+    return std::unexpected(silent_.empty() ? HowItDied() : silent_);
+  }
+  received_ += static_cast<uint64_t>(n);
   reader_.Feed(std::span(chunk_).first(static_cast<size_t>(n)));
   return {};
+}
+
+// The stream is over: what the agent had said but not sent. True if there is any.
+bool AgentProcess::TakeUnsent() {
+  const auto unsent = std::exchange(unsent_, nullptr);
+  if (!unsent) return false;
+  const auto bytes = unsent->After(received_);
+  reader_.Feed(bytes);
+  return !bytes.empty();
 }
 
 std::string AgentProcess::HowItDied() {

@@ -13,10 +13,12 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "harness/plan/unsent.h"
 #include "harness/plan/wire.h"
 
 namespace fpswap::targets {
@@ -33,18 +35,24 @@ class AgentProcess {
   ~AgentProcess();  // kills it if it still runs, and reaps it
 
   pid_t pid() const { return pid_; }
+  // The file through which the agent can share what it has not sent (unsent.h); "" if there is
+  // none. The agent needs it only until it has answered.
+  std::string unsent_path() const;
 
   // Queues bytes; they go out while Read waits, so that both sides may have much to say.
   void Write(std::span<const uint8_t> bytes);
   // The next frame; its payload is valid until the next call. An error if the agent has died, has
-  // sent what is no frame, or has said nothing for `silence`.
+  // sent what is no frame, or has said nothing for `silence`: then it is killed. What it had said
+  // until then comes before the error.
   std::expected<Frame, std::string> Read(std::chrono::milliseconds silence);
 
  private:
-  AgentProcess(pid_t pid, int fd) : pid_(pid), fd_(fd) {}
+  class UnsentMemory;
+  AgentProcess(pid_t pid, int fd);
   std::expected<void, std::string> Pump(std::chrono::milliseconds silence);
   bool Send();
   std::expected<void, std::string> Receive();
+  bool TakeUnsent();
   std::string HowItDied();
   void Stop();
 
@@ -54,6 +62,9 @@ class AgentProcess {
   size_t sent_ = 0;
   wire::FrameReader reader_;
   std::vector<uint8_t> chunk_;
+  uint64_t received_ = 0;
+  std::unique_ptr<UnsentMemory> unsent_;  // null once it was read
+  std::string silent_;                    // why it was killed, if it was
 };
 
 }  // namespace fpswap::targets

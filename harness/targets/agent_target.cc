@@ -73,11 +73,12 @@ struct AgentTarget::Batch {
 
 std::expected<std::unique_ptr<AgentTarget>, Unavailable> AgentTarget::Open(AgentCommand command) {
   std::unique_ptr<AgentTarget> target(new AgentTarget(std::move(command)));
-  if (auto hello = target->Hello(); !hello) return std::unexpected(hello.error());
+  if (auto hello = target->Hello(true); !hello) return std::unexpected(hello.error());
   return target;
 }
 
-std::expected<void, Unavailable> AgentTarget::Hello() {
+// `share`: the agent may keep what it says in shared memory (unsent.h) for a while.
+std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
   auto agent = AgentProcess::Start(command_.path, command_.arguments);
   if (!agent) {
     return std::unexpected(
@@ -87,7 +88,8 @@ std::expected<void, Unavailable> AgentTarget::Hello() {
   }
   agent_.emplace(std::move(*agent));
   frame_.clear();
-  wire::AppendFrame(frame_, FrameType::kHello, {});
+  const std::string path = share ? agent_->unsent_path() : "";
+  wire::AppendFrame(frame_, FrameType::kHello, BytesOf(path));
   agent_->Write(frame_);
   const auto answer = agent_->Read(kStartTime);
   if (!answer) return std::unexpected(SplitReason(answer.error(), command_.path));
@@ -107,12 +109,12 @@ std::expected<void, Unavailable> AgentTarget::Hello() {
   return {};
 }
 
-std::expected<void, std::string> AgentTarget::Restart() {
+std::expected<void, std::string> AgentTarget::Restart(bool share) {
   agent_.reset();
   ++restarts_;
   // The platform stays what it was when the target was opened: plans were made for it.
   const trace::Platform before = platform_;
-  auto hello = Hello();
+  auto hello = Hello(share);
   platform_ = before;
   if (hello) return {};
   agent_.reset();
@@ -202,7 +204,9 @@ std::expected<void, std::string> AgentTarget::Run(
       }
     }
     fruitless = batch.next == before ? fruitless + 1 : 0;
-    if (auto restarted = Restart(); !restarted) why = restarted.error();
+    // An agent that goes mad may do so before it has sent what it said before: then it has to send
+    // everything at once, to show which program it is.
+    if (auto restarted = Restart(fruitless == 0); !restarted) why = restarted.error();
     if (fruitless >= kMaxFruitlessStarts) {
       return std::unexpected("the agent " + command_.path + " can't be kept running: " + why);
     }

@@ -40,8 +40,8 @@ class AgentTarget : public Target {
   struct Batch;
   AgentTarget(AgentCommand command) : command_(std::move(command)) {}
 
-  std::expected<void, Unavailable> Hello();
-  std::expected<void, std::string> Restart();
+  std::expected<void, Unavailable> Hello(bool share);
+  std::expected<void, std::string> Restart(bool share);
   void SendFrom(Batch& batch);
   // Takes frames until the batch sent is through; an error says why the agent can't go on.
   std::expected<void, std::string> Collect(Batch& batch);

@@ -99,6 +99,12 @@ uint64_t HostXcr0() {
   return low | (uint64_t{high} << 32);
 }
 
+uint32_t DisplayFamily(const CpuidSource& cpuid) {
+  const uint32_t eax = cpuid(1, 0).eax;
+  const uint32_t family = (eax >> 8) & 0xf;
+  return family == 0xf ? family + ((eax >> 20) & 0xff) : family;
+}
+
 std::string BrandString(const CpuidSource& cpuid) {
   if (cpuid(0x80000000, 0).eax < 0x80000004) return VendorString(cpuid);
   char text[48];

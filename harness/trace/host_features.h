@@ -39,5 +39,7 @@ uint64_t HostXcr0();
 
 // The brand string without the padding; the vendor string where there is none.
 std::string BrandString(const CpuidSource& cpuid);
+// Family and extended family, as CPUID.1:EAX has them (SDM vol. 2, CPUID; AMD's manual agrees).
+uint32_t DisplayFamily(const CpuidSource& cpuid);
 
 }  // namespace fpswap::trace

@@ -15,6 +15,7 @@ namespace fpswap::trace {
 struct Platform {
   std::string target;         // "kvm", "native", ...
   std::string cpu;            // brand string
+  uint32_t cpu_family = 0;    // display family (CPUID.1:EAX); 0: not recorded
   std::string kernel;         // uname -r
   std::string vendor_module;  // kvm_intel, kvm_amd, kvm_pvm, "" for none
   cpu::Features host;         // what the host's CPUID says

@@ -233,6 +233,7 @@ std::string PlatformToJson(const Platform& p) {
   const json out = {
       {"target", p.target},
       {"cpu", p.cpu},
+      {"cpu_family", p.cpu_family},
       {"kernel", p.kernel},
       {"vendor_module", p.vendor_module},
       {"host", FeaturesToJson(p.host)},
@@ -264,6 +265,9 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   Reader in(root, "", error);
   in.Text("target", p.target, kMaxName);
   in.Text("cpu", p.cpu, kMaxName);
+  if (root.is_object() && root.contains("cpu_family")) {  // older traces lack it
+    in.Number("cpu_family", p.cpu_family, 0xff + 0xf);
+  }
   in.Text("kernel", p.kernel, kMaxName);
   in.Text("vendor_module", p.vendor_module, kMaxName);
   ReadFeatures(in, "host", error, p.host);

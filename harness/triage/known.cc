@@ -167,6 +167,10 @@ std::expected<PlatformCondition, std::string> ReadPlatform(const json& value,
   if (condition.cpu_vendor && *condition.cpu_vendor != "amd" && *condition.cpu_vendor != "other") {
     reader.Fail("\"cpu_vendor\" must be \"amd\" or \"other\"");
   }
+  if (const json* family = reader.Find("cpu_family")) {
+    if (family->is_number_unsigned()) condition.cpu_family = family->get<uint32_t>();
+    if (!condition.cpu_family) reader.Fail("\"cpu_family\" must be a number");
+  }
   condition.compacted = reader.Flag("compacted");
   condition.pkru = reader.Flag("pkru");
   if (const json* kernel = reader.Find("kernel")) {
@@ -206,6 +210,7 @@ bool PlatformCondition::Holds(const trace::Platform& platform) const {
   if (target && *target != platform.target) return false;
   if (vendor_module && *vendor_module != platform.vendor_module) return false;
   if (cpu_vendor && (*cpu_vendor == "amd") != platform.host.amd) return false;
+  if (cpu_family && *cpu_family != platform.cpu_family) return false;
   if (compacted && *compacted != platform.compacted) return false;
   if (pkru && *pkru != ((platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0)) return false;
   if (kernel_from || kernel_before) {

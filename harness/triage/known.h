@@ -20,8 +20,8 @@
 //   "initial"    optional: whether the component had to be in its initial state
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
-//                "other"), "compacted", "pkru" (the host has it enabled), "kernel": {"from": "6.1",
-//                "before": "6.19"}
+//                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has
+//                it enabled), "kernel": {"from": "6.1", "before": "6.19"}
 //
 // A Known is immutable after parsing: thread safe. Errors are sentences naming file and key.
 #pragma once
@@ -50,6 +50,7 @@ std::optional<KernelVersion> ParseKernelVersion(std::string_view release);
 
 struct PlatformCondition {
   std::optional<std::string> target, vendor_module, cpu_vendor;
+  std::optional<uint32_t> cpu_family;
   std::optional<bool> compacted, pkru;
   std::optional<KernelVersion> kernel_from, kernel_before;  // [from, before)
   bool Holds(const trace::Platform& platform) const;

@@ -141,13 +141,16 @@ TEST(Known, GetFpuEntryKnowsEveryRegisterOfTheLegacyRegion) {
     d.law = judge::Law::kCoherence;
     d.op = static_cast<uint8_t>(program::Op::kGetFpu);
     d.component = name.component;
-    d.relation = judge::Relation::kInvented;
+    d.relation = judge::Relation::kStale;
     d.initial = true;
     const std::string_view text = name.text;
     d.where = std::string(text.substr(0, text.rfind(" byte "))) + " of kvm_fpu";
     EXPECT_TRUE(entry->Matches(d, platform)) << at << ": " << d.where;
     d.initial = false;
     EXPECT_FALSE(entry->Matches(d, platform)) << d.where << " in use";
+    d.initial = true;
+    d.relation = judge::Relation::kAnothers;
+    EXPECT_FALSE(entry->Matches(d, platform)) << d.where << " with another's bytes";
   }
 }
 

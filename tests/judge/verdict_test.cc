@@ -473,6 +473,73 @@ TEST_F(VerdictTest, ASaveKeepsTheBytesItDoesNotWrite) {
   EXPECT_EQ(d.where, "available to software of the area");
 }
 
+TEST_F(VerdictTest, ManyKnownThingsDoNotCrowdOutALaterOne) {
+  std::string steps;
+  for (int i = 0; i < 40; ++i) steps += "vmm.get_fpu\n";
+  const auto plan = PlanOf(steps + "x87.fnstcw\nx87.fninit\n", platform_);
+  std::vector<uint8_t> fpu(plan::kFpuSize);  // FCW and MXCSR are wrong each time
+  Records records(plan);
+  for (uint16_t i = 0; i < 40; ++i) records.Ioctl(i, 0, 0, fpu);
+  const std::vector<uint8_t> wrong = {0x7f, 2};
+  const auto verdict = Check(plan, records.Journal(40, wrong).End(EndReason::kHang, 41));
+  ASSERT_EQ(verdict.divergences.size(), 4u) << Told(verdict);  // FCW, MXCSR, FNSTCW, the hang
+  EXPECT_EQ(verdict.divergences[2].step, 40);
+  EXPECT_EQ(verdict.divergences[3].relation, Relation::kHang);
+}
+
+TEST_F(VerdictTest, JudgingGoesOnBehindAWrongImageAndBehindAnotherFault) {
+  const auto plan =
+      PlanOf("vmm.get_xsave image=0\nsse.ldmxcsr value=0x10000\nx87.fnstcw\n", platform_);
+  auto image = FreshImage(platform_);
+  image.resize(4096);
+  image[24] ^= 0x40;  // MXCSR
+  const std::vector<uint8_t> wrong = {0x7f, 2};
+  const auto verdict =
+      Check(plan, Records(plan).Ioctl(0, 0, 0, image).Fault(1, cpu::kUD).Journal(2, wrong).End());
+  ASSERT_EQ(verdict.divergences.size(), 3u) << Told(verdict);
+  EXPECT_EQ(verdict.divergences[2].step, 2);
+  EXPECT_STREQ(verdict.cut, "the divergence");
+  EXPECT_EQ(verdict.cut_at, 2);
+}
+
+TEST_F(VerdictTest, TenSetFpuAreNotTooMuch) {
+  std::string steps;
+  for (int i = 0; i < 10; ++i)
+    steps += "vmm.set_fpu pattern=" + std::to_string(7 * i) + " fcw=0x27f mxcsr=0x1f" +
+             std::to_string(i) + "0\n";
+  const auto plan = PlanOf(steps + "x87.fnstcw\n", platform_);
+  Records records(plan);
+  for (uint16_t i = 0; i < 10; ++i) records.Ioctl(i, 0);
+  const std::vector<uint8_t> wrong = {0x7f, 1};
+  const auto verdict = Check(plan, records.Journal(10, wrong).End());
+  EXPECT_FALSE(verdict.unknown);
+  EXPECT_EQ(First(verdict).step, 10) << Told(verdict);
+}
+
+TEST_F(VerdictTest, ReachCountsOnlyTheComponentsThatAStepConcerns) {
+  struct Sink final : ReachSink {
+    void Reach(const ReachEvent& e) override {
+      seen[e.op] |= e.component < 64 ? uint64_t{1} << e.component : 0;
+    }
+    std::map<uint8_t, uint64_t> seen;
+  } sink;
+  const auto plan = PlanOf(
+      "evex.load512 reg=3 pattern=5\nevex.store512 reg=20\nevex.pxor512 dst=1 a=2 b=17\n"
+      "xsave slot=0 rfbm=x87+avx\nvmm.image_write image=0 offset=512 value=0x20\n"
+      "vmm.set_xsave image=0\nxsetbv ecx=0 value=x87+sse+avx\nxsave slot=0 rfbm=all\n",
+      platform_);
+  Judge judge(platform_);
+  judge.Simulate(plan, sink);
+  using program::Op;
+  const auto of = [&](Op op) { return sink.seen[static_cast<uint8_t>(op)]; };
+  EXPECT_EQ(of(Op::kEvexLoad512), Component::kSse | Component::kAvx | Component::kZmmHi256);
+  EXPECT_EQ(of(Op::kEvexStore512), Bit(Component::kHi16Zmm));
+  EXPECT_EQ(of(Op::kEvexPxor512),
+            Component::kSse | Component::kAvx | Component::kZmmHi256 | Component::kHi16Zmm);
+  EXPECT_EQ(of(Op::kSetXsave), Bit(Component::kOpmask));
+  EXPECT_EQ(of(Op::kXsave), Component::kX87 | Component::kSse | Component::kAvx) << "both together";
+}
+
 TEST_F(VerdictTest, TheJsonHasWhatTheVerdictHas) {
   const auto plan = PlanOf("x87.fninit\n", platform_);
   const std::string json = VerdictToJson(Check(plan, Records(plan).Fault(0, cpu::kNM).End()));

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "harness/targets/agent_target.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "tests/targets/batch.h"
 #include "tests/targets/fake_agent.h"
@@ -41,7 +46,12 @@ TEST_P(MischiefTest, CostsThatProgramAndNoOther) {
         << "program " << i << ": " << EndOf(records[i]).text;
   }
   EXPECT_FALSE(EndOf(records[kPlace]).text.empty()) << "it says why";
-  EXPECT_EQ(target->restarts(), 1u);
+  // What is put into the stream past the agent's loop overtakes what the loop has said and not sent
+  // (unsent.h). Then a second start, with nothing kept back, tells which program it was.
+  const bool overtakes = GetParam() == Mischief::kGarbage || GetParam() == Mischief::kHalfFrame ||
+                         GetParam() == Mischief::kHugeFrame ||
+                         GetParam() == Mischief::kDoneTooEarly;
+  EXPECT_EQ(target->restarts(), overtakes ? 2u : 1u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, MischiefTest,
@@ -60,6 +70,21 @@ TEST(AgentTargetTest, RecordsSentTwiceBlameTheNextProgramAtMost) {
     if (i == 2 || i == 3) continue;
     EXPECT_EQ(EndOf(records[i]).reason, EndReason::kDone) << i;
   }
+}
+
+TEST(AgentTargetTest, WhatAKilledAgentSaidAndDidNotSendIsNotLost) {
+  const std::filesystem::path runs =
+      std::filesystem::path(testing::TempDir()) / fmt::format("fpswap-runs-{}", getpid());
+  std::ofstream(runs).close();
+  auto target = AgentTarget::Open(FakeAgent(std::string(kCountsRuns) + runs.string()));
+  ASSERT_TRUE(target) << target.error().reason;
+  const auto records = RunAll(**target, Among(Mischief::kKill, 5, 12));
+  ASSERT_EQ(records.size(), 12u);
+  EXPECT_EQ(EndOf(records[4]).reason, EndReason::kDone);
+  EXPECT_EQ(EndOf(records[5]).reason, EndReason::kAgentDied);
+  // Records that were lost would have been fetched by running the programs again.
+  EXPECT_EQ(std::filesystem::file_size(runs), 12u);
+  std::filesystem::remove(runs);
 }
 
 TEST(AgentTargetTest, AnAgentThatDiesAtEveryProgramIsStartedEachTime) {

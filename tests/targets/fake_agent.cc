@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/targets/fake_agent.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -47,6 +48,7 @@ class FakeMachine : public wire::Machine {
   }
 
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override {
+    CountRun();
     const uint64_t what = plan.steps.empty() ? 0 : plan.steps[0].arg[2];
     Misbehave(static_cast<Mischief>(what), records);
     const bool hangs = static_cast<Mischief>(what) == Mischief::kHang ||
@@ -62,6 +64,14 @@ class FakeMachine : public wire::Machine {
   void SetPatience(unsigned times) override { patience_ = times; }
 
  private:
+  void CountRun() const {
+    if (!mode_.starts_with(kCountsRuns)) return;
+    const std::string path(mode_.substr(kCountsRuns.size()));
+    const int fd = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd < 0 || write(fd, "+", 1) != 1) _exit(9);
+    close(fd);
+  }
+
   static void Misbehave(Mischief what, std::vector<uint8_t>& records) {
     std::vector<uint8_t> bytes;
     switch (what) {

@@ -36,7 +36,10 @@ enum class Mischief : uint64_t {
 // Runs as the agent on descriptor 3.
 int ActAsAgent(std::string_view argument);
 
-// How to start it. `mode` is "" or "no-hello", "bad-platform", "dies", "refuses".
+inline constexpr std::string_view kCountsRuns = "counts=";
+
+// How to start it. `mode` is "" or "no-hello", "bad-platform", "dies", "refuses", or kCountsRuns
+// and a file, to which each run adds a byte.
 AgentCommand FakeAgent(std::string_view mode = "");
 
 program::Program MischiefProgram(Mischief what);

@@ -25,6 +25,7 @@ Platform Sample() {
   p.guest_perm = 0x2e7;
   p.xsave_size = 11008;
   p.compacted = false;
+  p.cpu_family = 25;
   p.cpus = 4;
   p.vcpus = 2;
   p.guest_fixed = true;
@@ -42,6 +43,7 @@ void ExpectSame(const Platform& a, const Platform& b) {
   EXPECT_EQ(a.can, b.can);
   EXPECT_EQ(a.cannot, b.cannot);
   EXPECT_EQ(a.xsave_size, b.xsave_size);
+  EXPECT_EQ(a.cpu_family, b.cpu_family);
   EXPECT_EQ(a.compacted, b.compacted);
   EXPECT_EQ(a.guest_fixed, b.guest_fixed);
   EXPECT_EQ(a.xcr0_loaded, b.xcr0_loaded);
