@@ -15,6 +15,16 @@ namespace {
 
 using xstate::Component;
 
+// The FPU registers that the compiler may use. Of these there are no more: agents are built for the
+// x86-64 baseline, so no code of theirs holds anything in YMM, ZMM or K registers.
+#if defined(__AVX__)
+#error "kvm-runner is to be built for the x86-64 baseline"
+#endif
+#define FPSWAP_FPU_CLOBBERS                                                                       \
+  "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)", "xmm0", "xmm1", "xmm2",    \
+      "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
+      "xmm14", "xmm15"
+
 constexpr long kArchReqXcompPerm = 0x1023;
 constexpr uint16_t kCanaryPattern = 0x4341;
 
@@ -147,9 +157,7 @@ long Canary::Round(long number, long a, long b) const {
       "xrstor64 (%%r13)\n\t"
       : "+r"(result)
       : "r"(a0), "r"(a1), "r"(pattern), "r"(seen), "r"(mask), "r"(initial), "r"(back)
-      : "rax", "rcx", "rdx", "r11", "memory", "cc", "st", "st(1)", "st(2)", "st(3)", "st(4)",
-        "st(5)", "st(6)", "st(7)", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
-        "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+      : "rax", "rcx", "rdx", "r11", "memory", "cc", FPSWAP_FPU_CLOBBERS);
   return result;
 }
 
@@ -158,24 +166,31 @@ long Canary::Run(int vcpu) { return Round(SYS_ioctl, vcpu, KVM_RUN); }
 long Canary::Fork() { return Round(SYS_fork, 0, 0); }
 
 uint64_t Canary::Differing() const {
-  if (std::memcmp(Expected(), Seen(), size_) == 0) return 0;
+  return DifferingComponents(host_, components_, expected(), seen());
+}
+
+uint64_t DifferingComponents(const cpu::Features& host, uint64_t components,
+                             std::span<const uint8_t> expected, std::span<const uint8_t> seen) {
+  if (std::memcmp(expected.data(), seen.data(), expected.size()) == 0) return 0;
   uint64_t differ = 0;
   const auto compare = [&](size_t at, size_t size, uint64_t bit) {
-    if (std::memcmp(Expected() + at, Seen() + at, size) != 0) differ |= bit;
+    if (std::memcmp(&expected[at], &seen[at], size) != 0) differ |= bit;
   };
   compare(0, 24, 1);
   compare(32, 128, 1);
   compare(24, 8, 2);
   compare(160, 256, 2);
   for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
-    if ((components_ >> i & 1) == 0) continue;
-    compare(host_.xsave.sub[i].offset, host_.xsave.sub[i].size, uint64_t{1} << i);
+    if ((components >> i & 1) == 0) continue;
+    compare(host.xsave.sub[i].offset, host.xsave.sub[i].size, uint64_t{1} << i);
   }
-  // XSTATE_BV: a component fell back to its initial value, or its bits are equal by chance.
+  // XSTATE_BV: a component fell back to its initial value, or its bits are equal by chance. PKRU is
+  // the one of which the pattern may hold the initial value; whether XINUSE is then 1 is the CPU's
+  // choice (SDM vol. 1, 13.6), and XSAVE stores the bytes either way.
   uint64_t before, after;
-  std::memcpy(&before, Expected() + xstate::kHeaderOffset, sizeof(before));
-  std::memcpy(&after, Seen() + xstate::kHeaderOffset, sizeof(after));
-  return differ | (before ^ after);
+  std::memcpy(&before, &expected[xstate::kHeaderOffset], sizeof(before));
+  std::memcpy(&after, &seen[xstate::kHeaderOffset], sizeof(after));
+  return differ | ((before ^ after) & ~Bit(Component::kPkru));
 }
 
 void Canary::Dirty(uint16_t pattern) const {
@@ -187,7 +202,7 @@ void Canary::Dirty(uint16_t pattern) const {
       "xrstor64 (%0)\n\t"
       "xrstor64 (%1)\n\t" ::"r"(image),
       "r"(Initial()), "a"(low), "d"(high)
-      : "memory");
+      : "memory", FPSWAP_FPU_CLOBBERS);
 }
 
 }  // namespace fpswap::kvm

@@ -62,6 +62,10 @@ class Canary {
   Mapping areas_;
 };
 
+// Which of `components` differ between two standard-format images as XSAVE stores them.
+uint64_t DifferingComponents(const cpu::Features& host, uint64_t components,
+                             std::span<const uint8_t> expected, std::span<const uint8_t> seen);
+
 // Writes into `area` an XSAVE image in standard format that puts a pattern which XRSTOR accepts in
 // each of `components`.
 void FillHostImage(const cpu::Features& host, uint64_t components, uint16_t pattern,

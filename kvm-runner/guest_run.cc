@@ -118,6 +118,7 @@ bool ProgramRun::Enter(Vcpu& vcpu, unsigned step) {
 bool ProgramRun::OnInterrupted(Vcpu& vcpu) {
   vcpu.run().immediate_exit = 0;
   if (tools_.watchdog.hung()) {
+    step_ = static_cast<uint16_t>(StepByRip(vcpu, 0));
     Die(EndReason::kHang, 0);
     return false;
   }

@@ -132,7 +132,7 @@ void Competitor::Finish() { WaitWhile(turn_, kAsleep); }
 std::atomic<Watchdog*> Watchdog::active_{nullptr};
 
 Watchdog::Watchdog(unsigned limit_ms)
-    : limit_ms_(limit_ms), runner_(static_cast<int>(syscall(SYS_gettid))) {
+    : limit_(uint64_t{limit_ms} * 1'000'000), runner_(static_cast<int>(syscall(SYS_gettid))) {
   active_.store(this);
   struct sigaction action = {};
   action.sa_handler = OnSignal;
@@ -148,8 +148,9 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::Begin() {
-  hung_.store(false);
+  // In this order: a signal between the two finds an action that has just begun.
   began_.store(Now());
+  hung_.store(false);
 }
 
 void Watchdog::End() {
@@ -160,23 +161,22 @@ void Watchdog::End() {
 void Watchdog::OnSignal(int) {
   // Runs on the thread that runs the vCPU.
   Watchdog* self = active_.load();
-  if (self == nullptr || self->began_.load() == 0) return;
+  // The signal may be late: what it was sent for is over, and another action has begun.
+  if (self == nullptr || !self->Over(self->began_.load())) return;
   self->hung_.store(true);
   if (kvm_run* run = self->running_.load()) run->immediate_exit = 1;
 }
 
+bool Watchdog::Over(uint64_t began) const { return began != 0 && Now() - began > limit_.load(); }
+
 void Watchdog::Loop() {
   BlockAllSignals();
-  const uint64_t limit = uint64_t{limit_ms_} * 1'000'000;
-  const uint64_t tick = std::clamp<uint64_t>(limit / 4, 5'000'000, 250'000'000);
-  const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(tick)};
   while (quit_.load() == 0) {
+    const uint64_t tick = std::clamp<uint64_t>(limit_.load() / 4, 5'000'000, 250'000'000);
+    const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(tick)};
     Futex(quit_, FUTEX_WAIT, 0, &pause);
-    const uint64_t began = began_.load();
     // Each tick again: the first signal may hit a system call other than KVM_RUN.
-    if (began != 0 && Now() - began > limit) {
-      syscall(SYS_tgkill, getpid(), runner_.load(), kHangSignal);
-    };
+    if (Over(began_.load())) syscall(SYS_tgkill, getpid(), runner_.load(), kHangSignal);
   }
 }
 

@@ -72,11 +72,15 @@ class Competitor {
   bool quit_ = false;
 };
 
-// Ends a program that runs too long: the KVM_RUN under way gives EINTR and hung() turns true.
+// Ends an action of a program that runs too long: the KVM_RUN under way gives EINTR and hung()
+// turns true. A whole program has no limit: what it takes depends on its length and on the
+// machine's load.
 class Watchdog {
  public:
   explicit Watchdog(unsigned limit_ms);
   ~Watchdog();
+  void SetLimit(unsigned limit_ms) { limit_.store(uint64_t{limit_ms} * 1'000'000); }
+  // An action begins: its time counts from now.
   void Begin();
   void End();
   // The vCPU about to run, and the thread that runs it: its immediate_exit is set, so that a signal
@@ -85,13 +89,16 @@ class Watchdog {
     running_.store(run, std::memory_order_relaxed);
     runner_.store(tid, std::memory_order_relaxed);
   }
+  // REQUIRES: called when KVM_RUN has come back; the page may be unmapped from then on.
+  void Unwatch() { running_.store(nullptr, std::memory_order_relaxed); }
   bool hung() const { return hung_.load(std::memory_order_relaxed); }
 
  private:
   static void OnSignal(int);
   void Loop();
   static std::atomic<Watchdog*> active_;
-  unsigned limit_ms_;
+  bool Over(uint64_t began) const;
+  std::atomic<uint64_t> limit_;  // ns
   std::atomic<kvm_run*> running_{nullptr};
   std::atomic<bool> hung_{false};
   std::atomic<uint64_t> began_{0};  // CLOCK_MONOTONIC ns; 0: nothing runs

@@ -15,6 +15,8 @@ namespace {
 
 // VMs kept at a time; a campaign has few kinds of feature set at once.
 constexpr size_t kPoolSize = 12;
+// What the probe finds holds for good, so it is not to be in a hurry.
+constexpr unsigned kLeastProbeMs = 2000;
 
 uint64_t MicrosSince(const timespec& began) {
   timespec now;
@@ -35,10 +37,14 @@ std::expected<std::unique_ptr<KvmMachine>, std::string> KvmMachine::Open(
   if (!std::ranges::all_of(machine->tools_.memory, &GuestMemory::ok)) {
     return std::unexpected("no memory for a guest");
   }
+  machine->options_.hang_ms = std::max(options.hang_ms, kLeastProbeMs);
+  machine->SetPatience(1);
   ProbeSteps(machine->tools_.host, machine->platform_,
              [&](const wire::PlanView& plan, std::vector<uint8_t>& records) {
-               machine->Run(plan, records);
+               wire::RunPatiently(*machine, plan, records);
              });
+  machine->options_.hang_ms = options.hang_ms;
+  machine->SetPatience(1);
   // Only now: a planted bug is one that works on a healthy KVM's probe.
   machine->tools_.plant = options.plant;
   return machine;
@@ -99,12 +105,15 @@ void KvmMachine::PutBack(Vm vm, const wire::PlanView& plan) {
   pool_.push_back(std::move(vm));
 }
 
+void KvmMachine::SetPatience(unsigned times) { tools_.watchdog.SetLimit(options_.hang_ms * times); }
+
 void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) {
   timespec began;
   clock_gettime(CLOCK_MONOTONIC, &began);
   const auto end = [&](trace::EndReason reason, unsigned step, int error,
                        std::span<const uint8_t> text = {}) {
     const trace::EndRecord record{.reason = static_cast<uint8_t>(reason),
+                                  .hangs = 0,
                                   .pad = {},
                                   .error = error,
                                   .micros = MicrosSince(began)};
@@ -122,7 +131,6 @@ void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) 
     }
     vms.push_back(std::move(*vm));
   }
-  tools_.watchdog.Begin();
   ProgramRun run(tools_, plan, vms, records);
   const trace::EndReason reason = run.Go();
   tools_.watchdog.End();

@@ -17,7 +17,7 @@
 namespace fpswap::kvm {
 
 struct MachineOptions {
-  unsigned hang_ms = 2000;
+  unsigned hang_ms = 2000;  // an action of a program that takes longer is stopped
   const PlantRow* plant = nullptr;
   bool reuse = true;  // false: a fresh VM for each program
 };
@@ -30,6 +30,7 @@ class KvmMachine : public wire::Machine {
 
   std::expected<std::string, std::string> Platform() override;
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
+  void SetPatience(unsigned times) override;
 
   // Guest memory of the first VM of every program; for benchmarks that prepare it themselves.
   GuestMemory& memory() { return tools_.memory[0]; }

@@ -107,11 +107,13 @@ void Restore(const plan::MigrateOrder& order, SavedVcpu& saved, const Vcpu& vcpu
   }
 }
 
-// A vCPU that nobody has told its CPUID yet: that is part of what is restored.
+// Its vCPUs have not been told their CPUID yet: that is part of what is restored, and only then
+// does an fpstate grow that is to hold tiles. It comes first in every order: before it KVM takes no
+// image with a component in it (guest_supported_xcr0 is 0: fpu_copy_uabi_to_guest_fpstate).
 std::expected<Vm, std::string> FreshVm(const Tools& tools, const Vm& old, unsigned count) {
   auto fresh = CreateVm(tools.host, tools.memory[old.kind.first], old.kind);
   if (!fresh) return fresh;
-  if (auto added = AddVcpus(tools.host, *fresh, count); !added) {
+  if (auto added = AddVcpus(tools.host, *fresh, count, false); !added) {
     return std::unexpected(added.error());
   }
   return fresh;

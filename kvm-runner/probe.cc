@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "kvm-runner/probe.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -13,6 +12,7 @@
 
 #include "harness/program/step.h"
 #include "harness/trace/host_features.h"
+#include "kvm-runner/host_kernel.h"
 #include "kvm-runner/kvm_api.h"
 #include "kvm-runner/msrs.h"
 #include "kvm-runner/start.h"
@@ -40,19 +40,6 @@ std::string OpenFailure() {
     default:
       return std::string("/dev/kvm: ") + std::strerror(errno);
   }
-}
-
-// The module that serves /dev/kvm beside the common `kvm`.
-std::string VendorModule() {
-  std::string found;
-  DIR* modules = opendir("/sys/module");
-  if (modules == nullptr) return found;
-  while (const dirent* entry = readdir(modules)) {
-    const std::string_view name = entry->d_name;
-    if (name.starts_with("kvm_")) found = name;
-  }
-  closedir(modules);
-  return found;
 }
 
 uint64_t GuestSupported(const Host& host, uint64_t host_xcr0) {
@@ -116,7 +103,9 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
   platform.kernel = uname(&name) == 0 ? name.release : "";
   platform.cpu = trace::BrandString(trace::HostCpuid);
   platform.cpu_family = trace::DisplayFamily(trace::HostCpuid);
-  platform.vendor_module = VendorModule();
+  const bool vmx = (trace::HostCpuid(1, 0).ecx & 1u << 5) != 0;
+  const bool svm = (trace::HostCpuid(0x80000001, 0).ecx & 1u << 2) != 0;
+  platform.vendor_module = VendorModule("/sys/module", vmx, svm);
   platform.host = trace::HostFeatures();
   platform.host_xcr0 = trace::HostXcr0();
   platform.guest_supp = GuestSupported(host, platform.host_xcr0);
@@ -124,9 +113,8 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
     syscall(SYS_arch_prctl, kArchReqXcompGuestPerm, kTiledata);  // GuestPermission has the outcome
   }
   platform.guest_perm = GuestPermission(platform.guest_supp);
-  // Since 5.17 kernels keep fpstates compacted where the CPU has XSAVES; XSAVEC alone will do since
-  // 6.0 (fpu__init_system_xstate).
-  platform.compacted = platform.host.xsave.xsaves || platform.host.xsave.xsavec;
+  platform.compacted =
+      KeepsCompacted(platform.kernel, platform.host.xsave.xsaves, platform.host.xsave.xsavec);
   host.compacted = platform.compacted;
 
   const auto has = [kvm](int cap) { return kvm_check_extension(kvm, cap) > 0; };

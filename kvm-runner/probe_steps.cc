@@ -30,6 +30,7 @@ constexpr Op kKnown[][2] = {
 // What became of a tiny program.
 struct Outcome {
   bool dead = false;  // KVM gave up
+  bool hung = false;  // twice: wire::RunPatiently
   uint32_t exit = 0;  // KVM_EXIT_* of the last exit recorded
   unsigned exits = 0;
   std::optional<uint8_t> fault;     // vector of the last fault
@@ -102,6 +103,7 @@ class Tiny {
       } else if (view.kind == trace::RecordKind::kJournal && trace::ReadHead(view.bytes, value)) {
         out.journal = value;
       } else if (view.kind == trace::RecordKind::kEnd && ReadHead(view.bytes, end)) {
+        out.hung = end.reason == static_cast<uint8_t>(trace::EndReason::kHang);
         out.dead = end.reason != static_cast<uint8_t>(trace::EndReason::kDone);
       }
     }
@@ -171,6 +173,11 @@ class StepProbe {
  private:
   Tiny Program() const { return Tiny(host_); }
 
+  // `seen` is what the step came to, and `reason` what that shows if it has not hung.
+  void Cannot(Op op, const Outcome& seen, const std::string& reason) {
+    Cannot(op, seen.hung ? "it hangs on this KVM" : reason);
+  }
+
   void Cannot(Op op, std::string reason) {
     const auto n = static_cast<uint8_t>(op);
     if (!platform_.can[n]) return;
@@ -195,7 +202,8 @@ class StepProbe {
   void Privileged() {
     const std::string emulated = "this KVM can't run it at CPL 0 (KVM_EXIT_INTERNAL_ERROR)";
     const auto check = [&](Op op, const Code& code) {
-      if (Program().Guest(op, 0, code).Run(run_).dead) Cannot(op, emulated);
+      const Outcome seen = Program().Guest(op, 0, code).Run(run_);
+      if (seen.dead) Cannot(op, seen, emulated);
     };
     check(Op::kXsetbv, Ecx(0, {0xb8, 3, 0, 0, 0, 0x31, 0xd2, 0x0f, 0x01, 0xd1}));
     check(Op::kXsaves, Supervisor(5));
@@ -236,7 +244,7 @@ class StepProbe {
                             unsigned count) {
       const Outcome seen = Program().Guest(op, cpl, code).Run(run_);
       if (seen.dead) {
-        Cannot(op, "this KVM can't run it (KVM_EXIT_INTERNAL_ERROR)");
+        Cannot(op, seen, "this KVM can't run it (KVM_EXIT_INTERNAL_ERROR)");
       } else if (seen.exit != reason || seen.exits != count) {
         Cannot(op, "it does not exit to the VMM on this KVM");
       }
@@ -269,13 +277,13 @@ class StepProbe {
     }
     const Outcome init = Program().Vmm(Op::kInit).Guest(Op::kFninit, 3, kFninit).Run(run_);
     if (init.dead || init.refused) {
-      Cannot(Op::kInit,
+      Cannot(Op::kInit, init,
              "KVM_SET_VCPU_EVENTS does not latch an INIT here, or the vCPU can't go on "
              "after it");
     }
     const Outcome moved = Program().Vmm(Op::kMigrate).Guest(Op::kFninit, 3, kFninit).Run(run_);
     if (moved.dead || moved.refused) {
-      Cannot(Op::kMigrate, "a vCPU's state can't be read and set into another one here");
+      Cannot(Op::kMigrate, moved, "a vCPU's state can't be read and set into another one here");
     }
     if (!platform_.host.pku || (platform_.host_xcr0 & 0x200) == 0) {
       Cannot(Op::kHostPkru, "the host has no protection keys");

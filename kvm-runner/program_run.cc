@@ -51,13 +51,14 @@ trace::EndReason ProgramRun::Go() {
 }
 
 void ProgramRun::Act(const wire::PlanAction& action) {
-  if (tools_.watchdog.hung()) return Die(EndReason::kHang, 0);
+  tools_.watchdog.Begin();
   step_ = action.first;
   if (action.kind == static_cast<uint8_t>(plan::ActionKind::kRun)) {
     RunGuest(action);
   } else {
     DoStep(action.first);
   }
+  if (tools_.watchdog.hung()) Die(EndReason::kHang, 0);
 }
 
 void ProgramRun::Die(EndReason reason, int error) {
@@ -92,6 +93,7 @@ long ProgramRun::Run(Vcpu& vcpu) {
   const bool armed = preempt_step && Arm(plan_.steps[*preempt_step]);
   const bool in_time = armed && tools_.competitor.armed();
   const long result = canary.Run(vcpu.fd.get());
+  tools_.watchdog.Unwatch();
   const bool preempted = in_time && !tools_.competitor.armed();
   if (armed) tools_.competitor.Finish();
   happened_.signalled = result == -EINTR;

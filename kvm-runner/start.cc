@@ -17,7 +17,8 @@ using program::Op;
 
 // What a vCPU does not forget, and what takes it back. A step that is not listed leaves kStaleFpu
 // alone, which every program may. `spoils`: nothing takes it back:
-//   the guest's CPUID is fixed once it has run; raw code at CPL 0 may have changed any MSR or CR.
+//   the guest's CPUID is fixed once it has run.
+// Raw code runs at CPL 3 only, so it changes no MSR or CR.
 // Writes of IA32_XFD (they change what VMX intercepts for good) are the plan's spoils_vcpu.
 struct StaleRow {
   Op op;
@@ -28,6 +29,7 @@ constexpr StaleRow kStaleRows[] = {
     {Op::kXsetbv, kStaleXcr0, false},
     {Op::kSetXcrs, kStaleXcr0, false},
     {Op::kWrmsr, kStaleMsrs, false},
+    {Op::kXrstors, kStaleMsrs, false},  // CET_U and CET_S, which KVM_SET_XSAVE leaves alone
     {Op::kSetMsr, kStaleMsrs, false},
     {Op::kXrstors, kStaleMsrs, false},  // CET state, which no image of KVM_SET_XSAVE holds
     {Op::kCr0Ts, kStaleSregs, false},
@@ -40,16 +42,6 @@ constexpr StaleRow kStaleRows[] = {
 
 bool HasStep(const wire::PlanView& plan, Op op) {
   return std::ranges::any_of(plan.steps, [op](const program::Step& s) { return s.op == op; });
-}
-
-bool RawAtCpl0(const wire::PlanView& plan) {
-  return std::ranges::any_of(plan.actions, [&](const wire::PlanAction& a) {
-    if (a.kind != 1 || a.cpl != 0) return false;
-    for (unsigned i = a.first; i <= a.last && i < plan.steps.size(); ++i) {
-      if (plan.steps[i].op == Op::kRaw) return true;
-    }
-    return false;
-  });
 }
 
 std::expected<void, std::string> SetImage(const Host& host, Vcpu& vcpu, uint64_t xstate_bv) {
@@ -157,7 +149,7 @@ bool Spoils(const wire::PlanView& plan) {
     return std::ranges::any_of(
         kStaleRows, [&](const StaleRow& row) { return row.spoils && row.op == step.op; });
   };
-  return plan.spoils_vcpu || std::ranges::any_of(plan.steps, spoils) || RawAtCpl0(plan);
+  return plan.spoils_vcpu || std::ranges::any_of(plan.steps, spoils);
 }
 
 bool NeedsFresh(const wire::PlanView& plan) { return HasStep(plan, Op::kSetCpuid); }

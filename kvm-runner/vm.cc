@@ -54,7 +54,7 @@ std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& mem
   return vm;
 }
 
-std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count) {
+std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count, bool tell) {
   while (vm.vcpus.size() < count) {
     Vcpu vcpu;
     const auto id = static_cast<unsigned>(vm.vcpus.size());
@@ -65,7 +65,7 @@ std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned cou
     if (!vcpu.run_page.ok()) return std::unexpected(Failure("mmap of the vCPU"));
     vcpu.features = vm.kind.features;
     CpuidTable cpuid = LimitCpuid(host.cpuid, vm.kind.features);
-    if (kvm_set_cpuid2(vcpu.fd.get(), &cpuid) != 0) {
+    if (tell && kvm_set_cpuid2(vcpu.fd.get(), &cpuid) != 0) {
       return std::unexpected(Failure("KVM_SET_CPUID2"));
     }
     if (kvm_get_sregs(vcpu.fd.get(), &vcpu.sregs) != 0) {

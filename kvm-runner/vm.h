@@ -34,7 +34,7 @@ struct Host {
   bool guest_fixed = false;
   uint32_t mxcsr_mask = 0;
   CpuidTable cpuid;
-  std::vector<uint32_t> reset_msrs;  // XSS, XFD, XFD_ERR as far as the guest has them
+  std::vector<uint32_t> reset_msrs;  // XSS, XFD, XFD_ERR, CET's, as far as the guest has them
 };
 
 // State that a program may have left behind, each with one way to bring it back (start.cc).
@@ -86,8 +86,9 @@ struct Vm {
 // Errors are sentences that name the ioctl and errno.
 std::expected<Vm, std::string> CreateVm(const Host& host, const GuestMemory& memory,
                                         const VmKind& kind);
-// Creates vCPUs until the VM has `count`.
-std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count);
+// Creates vCPUs until the VM has `count`, and tells them their CPUID if `tell`.
+std::expected<void, std::string> AddVcpus(const Host& host, Vm& vm, unsigned count,
+                                          bool tell = true);
 
 std::string Failure(const char* call);  // "KVM_CREATE_VM: Operation not permitted"
 

@@ -118,6 +118,15 @@ void LoadTilesOnce(const trace::Platform& p) {
   }
 }
 
+// The timer is always on, so that no program costs a system call: see Tick in live.cc.
+Error SetTimer(unsigned hang_ms) {
+  const unsigned period_ms = std::max(1u, hang_ms / 2);
+  const timeval period{.tv_sec = period_ms / 1000, .tv_usec = (period_ms % 1000) * 1000};
+  const itimerval timer{.it_interval = period, .it_value = period};
+  if (setitimer(ITIMER_REAL, &timer, nullptr) != 0) return Failed("setitimer");
+  return std::nullopt;
+}
+
 Error CatchSignals(unsigned hang_ms) {
   // The frame of a signal holds an XSAVE area of everything, AMX included.
   alignas(64) static uint8_t stack[256 << 10];
@@ -131,12 +140,7 @@ Error CatchSignals(unsigned hang_ms) {
        {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, kHostSignalNumber, kTickSignal}) {
     if (sigaction(signal, &act, nullptr) != 0) return Failed("sigaction");
   }
-  // Always on, so that no program costs a system call: see Tick in live.cc.
-  const unsigned period_ms = std::max(1u, hang_ms / 2);
-  const timeval period{.tv_sec = period_ms / 1000, .tv_usec = (period_ms % 1000) * 1000};
-  const itimerval timer{.it_interval = period, .it_value = period};
-  if (setitimer(ITIMER_REAL, &timer, nullptr) != 0) return Failed("setitimer");
-  return std::nullopt;
+  return SetTimer(hang_ms);
 }
 
 template <typename T>
@@ -295,12 +299,15 @@ std::expected<std::unique_ptr<NativeMachine>, std::string> NativeMachine::Open(
   StartCompetitor(platform->host.xsave, platform->host_xcr0);
   auto machine = std::unique_ptr<NativeMachine>(new NativeMachine(std::move(*platform)));
   machine->allowed_ = allowed;
+  machine->hang_ms_ = options.hang_ms;
   return machine;
 }
 
 std::expected<std::string, std::string> NativeMachine::Platform() {
   return trace::PlatformToJson(platform_);
 }
+
+void NativeMachine::SetPatience(unsigned times) { SetTimer(hang_ms_ * times); }
 
 // Slots and journal places are zero when a program begins.
 void NativeMachine::Reset(const wire::PlanView& plan) {
@@ -388,7 +395,7 @@ void NativeMachine::Report(const wire::PlanView& plan, uint64_t micros,
   }
   const auto reason = g_live.hung ? trace::EndReason::kHang : trace::EndReason::kDone;
   const trace::EndRecord end{
-      .reason = static_cast<uint8_t>(reason), .pad = {}, .error = 0, .micros = micros};
+      .reason = static_cast<uint8_t>(reason), .hangs = 0, .pad = {}, .error = 0, .micros = micros};
   Append(records, RecordKind::kEnd, g_live.hung ? g_live.hung_at : last, end);
 }
 

@@ -24,7 +24,7 @@ namespace fpswap::native {
 struct LiveAction;
 
 struct MachineOptions {
-  unsigned hang_ms = 2000;
+  unsigned hang_ms = 2000;  // a program that runs longer is stopped
   FramePlant plant = FramePlant::kNone;
 };
 
@@ -36,6 +36,7 @@ class NativeMachine : public wire::Machine {
 
   std::expected<std::string, std::string> Platform() override;
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
+  void SetPatience(unsigned times) override;
 
  private:
   explicit NativeMachine(trace::Platform platform) : platform_(std::move(platform)) {}
@@ -47,6 +48,7 @@ class NativeMachine : public wire::Machine {
   void Report(const wire::PlanView& plan, uint64_t micros, std::vector<uint8_t>& records) const;
 
   trace::Platform platform_;
+  unsigned hang_ms_ = 0;
   cpu_set_t allowed_{};
   // The bytes that edits of images write.
   std::vector<uint8_t> edits_;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "harness/judge/explain.h"
@@ -25,14 +26,26 @@ std::string InStep(const plan::Plan& plan, uint16_t number) {
                          : std::string("no step");
 }
 
-// Why KVM_RUN came back for good, from the exit it left for its last step.
-std::string LastExit(const SortedRecords& records, const plan::Plan& plan) {
-  if (records.end_step() >= plan.effective.steps.size()) return "";
+// Why KVM_RUN came back for good: the exit it left for its last step, if it left one.
+std::optional<trace::ExitRecord> LastExit(const SortedRecords& records, const plan::Plan& plan) {
+  if (records.end_step() >= plan.effective.steps.size()) return {};
   const StepRecords& seen = records.Of(records.end_step());
-  if (seen.exits == 0) return "";
+  if (seen.exits == 0) return {};
   trace::ExitRecord exit;
   trace::ReadHead(seen.exit[seen.exits - 1u], exit);
-  return fmt::format(", exit reason {}, suberror {}", exit.reason, exit.suberror);
+  return exit;
+}
+
+// Raw code may be what KVM's emulator can't do (KVM_INTERNAL_ERROR_EMULATION, its documented
+// answer: Documentation/virt/kvm/api.rst, KVM_EXIT_INTERNAL_ERROR), and may shut its vCPU down.
+bool IsRawCodesOwnEnd(const trace::ExitRecord& exit) {
+  constexpr uint32_t kShutdown = 8, kInternalError = 17, kEmulation = 1;
+  return exit.reason == kShutdown || (exit.reason == kInternalError && exit.suberror == kEmulation);
+}
+
+std::string_view EndText(const SortedRecords& records) {
+  const auto text = records.end_text();
+  return {reinterpret_cast<const char*>(text.data()), text.size()};
 }
 
 void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
@@ -42,29 +55,35 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
     verdict.Add(ExplainHealth(step, number, relation, where, std::move(words)));
   };
   const int error = records.end().error;
+  const bool raw = step != nullptr && step->op == program::Op::kRaw;
   switch (static_cast<EndReason>(records.end().reason)) {
     case EndReason::kDone:
       return;
     case EndReason::kHang:
       // Raw code may well loop for ever; that it could be stopped is all that is asked.
-      if (step != nullptr && step->op == program::Op::kRaw) return;
+      if (raw) return;
       return report(Relation::kHang, "KVM_RUN",
-                    fmt::format("The program hung in {} and was stopped.", InStep(plan, number)));
-    case EndReason::kVcpuDead:
-      return report(Relation::kDied, "KVM_RUN",
-                    fmt::format("The vCPU could not go on at {}: errno {}{}.", InStep(plan, number),
-                                error, LastExit(records, plan)));
-    case EndReason::kSetupFailed: {
-      const auto text = records.end_text();
+                    fmt::format("The program hung in {} and was stopped{}.", InStep(plan, number),
+                                records.end().hangs > 0 ? ", as it did when it ran before" : ""));
+    case EndReason::kVcpuDead: {
+      const auto exit = LastExit(records, plan);
+      if (raw && exit && IsRawCodesOwnEnd(*exit)) return;
+      std::string words =
+          fmt::format("The vCPU could not go on at {}: errno {}", InStep(plan, number), error);
+      if (exit) words += fmt::format(", exit reason {}, suberror {}", exit->reason, exit->suberror);
+      return report(Relation::kDied, "KVM_RUN", words + ".");
+    }
+    case EndReason::kSetupFailed:
       return report(
           Relation::kDied, "start of the program",
           fmt::format("The vCPU could not be brought to its starting state: {} (errno {}).",
-                      std::string_view(reinterpret_cast<const char*>(text.data()), text.size()),
-                      error));
-    }
+                      EndText(records), error));
     case EndReason::kAgentDied:
+      // The agent had no time to say at which step; so none is named, lest one crash is a finding
+      // for each way to begin a program.
+      step = nullptr;
       return report(Relation::kDied, "agent",
-                    fmt::format("The agent died at {}.", InStep(plan, number)));
+                    fmt::format("The agent was lost with this program: {}.", EndText(records)));
   }
   report(Relation::kDied, "records",
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));

@@ -104,7 +104,9 @@ void SortedRecords::TakeOfStep(const plan::Plan& plan, const RecordView& record)
       }
       if (s.exits < kMaxStepExits) {
         s.exit[s.exits++] = record.bytes;
-      } else if (!raw) {
+      } else if (raw) {
+        s.exit[kMaxStepExits - 1] = record.bytes;  // the last one says why the vCPU can't go on
+      } else {
         Note("have more exits than a step can make", record.step);
       }
       return;

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "harness/plan/unsent.h"
+#include "harness/trace/record.h"
 
 namespace fpswap::wire {
 namespace {
@@ -27,6 +28,19 @@ bool WriteAll(int fd, std::span<const uint8_t> bytes) {
 
 std::span<const uint8_t> BytesOf(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+// The End record's place in `records` from `begin` on; 0 if there is none, where none can be.
+size_t FindEnd(std::span<const uint8_t> records, size_t begin, trace::EndRecord& end,
+               uint16_t& step) {
+  trace::RecordReader reader(records.subspan(begin));
+  trace::RecordView view{};
+  while (reader.Next(view)) {
+    if (view.kind != trace::RecordKind::kEnd || !trace::ReadHead(view.bytes, end)) continue;
+    step = view.step;
+    return static_cast<size_t>(view.bytes.data() - records.data());
+  }
+  return 0;
 }
 
 // The memory behind the file `path`, a memfd of the harness's in /proc; null if it is not what
@@ -53,7 +67,7 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // False when the stream is gone or the harness said kQuit.
+  // False when the stream is gone.
   bool Serve(const FrameReader::Frame& frame) {
     switch (frame.type) {
       case FrameType::kHello: {
@@ -64,10 +78,8 @@ class Server {
       }
       case FrameType::kPlans:
         return RunBatch(frame.payload);
-      case FrameType::kQuit:
-        return false;
       default:
-        return Send(FrameType::kError, BytesOf("an agent takes hello, plans and quit frames"));
+        return Send(FrameType::kError, BytesOf("an agent takes hello and plans frames"));
     }
   }
 
@@ -128,7 +140,7 @@ class Server {
         if (!Send(FrameType::kError, BytesOf(plan.error()))) return false;
         continue;  // ReadPlan has passed over it, or over all of the batch if it had to
       }
-      machine_.Run(*plan, payload_);
+      RunPatiently(machine_, *plan, payload_);
       AppendFrame(buffer_, FrameType::kRecords, payload_);
       if (buffer_.size() > kFlushAt && !Flush()) return false;
     }
@@ -146,6 +158,26 @@ class Server {
 };
 
 }  // namespace
+
+void RunPatiently(Machine& machine, const PlanView& plan, std::vector<uint8_t>& records) {
+  const size_t begin = records.size();
+  machine.Run(plan, records);
+  trace::EndRecord end{};
+  uint16_t step = 0;
+  if (FindEnd(records, begin, end, step) == 0 ||
+      end.reason != static_cast<uint8_t>(trace::EndReason::kHang) ||
+      (step < plan.steps.size() && plan.steps[step].op == program::Op::kRaw)) {
+    return;
+  }
+  records.resize(begin);
+  machine.SetPatience(kPatience);
+  machine.Run(plan, records);
+  machine.SetPatience(1);
+  if (const size_t at = FindEnd(records, begin, end, step); at != 0) {
+    end.hangs = 1;
+    std::memcpy(&records[at], &end, sizeof(end));
+  }
+}
 
 int ServeAgent(int in, int out, Machine& machine) {
   FrameReader reader;

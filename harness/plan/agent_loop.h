@@ -18,10 +18,20 @@ class Machine {
   virtual std::expected<std::string, std::string> Platform() = 0;
   // Runs `plan` and appends its records, the last one an End record.
   virtual void Run(const PlanView& plan, std::vector<uint8_t>& records) = 0;
+  // From now on things may take `times` as long as usual before they count as hung.
+  virtual void SetPatience(unsigned /*times*/) {}
 };
 
-// Serves frames read from `in` and written to `out` until kQuit or end of file; returns the exit
-// status. Malformed plans are answered with kError; the batch goes on with the next plan.
+inline constexpr unsigned kPatience = 5;
+
+// Runs `plan` on `machine`, and once more with kPatience if it hangs: on a machine that was busy,
+// or stopped for a while, what only took long then comes through. The End record tells of the first
+// time (EndRecord::hangs). Raw code, which may loop for ever, has no second chance.
+void RunPatiently(Machine& machine, const PlanView& plan, std::vector<uint8_t>& records);
+
+// Serves frames read from `in` and written to `out` until end of file; returns the exit status. A
+// malformed plan is answered with kError and the batch goes on with the next plan, if that can be
+// found.
 int ServeAgent(int in, int out, Machine& machine);
 
 }  // namespace fpswap::wire

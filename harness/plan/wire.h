@@ -8,9 +8,9 @@
 //
 // A reader that loses its place searches for the next magic whose header and crc hold.
 //
-// Harness to agent: kHello (nothing, or the path of memory to share: unsent.h), kPlans (a batch),
-// kQuit. Agent to harness: kPlatform (JSON), kBegin (u32 number of the plan in the batch, said
-// before it runs), kRecords (u32 number, then its records), kBatchDone, kError (a sentence).
+// Harness to agent: kHello (nothing, or the path of memory to share: unsent.h), kPlans (a batch).
+// Agent to harness: kPlatform (JSON), kBegin (u32 number of the plan in the batch, said before it
+// runs), kRecords (u32 number, then its records), kBatchDone, kError (a sentence).
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,6 @@ inline constexpr size_t kMaxFrame = 16u << 20;
 enum class FrameType : uint16_t {
   kHello = 1,
   kPlans = 2,
-  kQuit = 3,
   kPlatform = 16,
   kBegin = 17,
   kRecords = 18,

@@ -14,7 +14,7 @@ using trace::EndReason;
 using trace::RecordKind;
 using wire::FrameType;
 
-constexpr std::chrono::milliseconds kStartTime{20000};  // probing included
+constexpr std::chrono::milliseconds kStartTime{60000};  // probing included
 constexpr size_t kBatchBytes = 4u << 20;
 // Starts without a single program done before the target gives up.
 constexpr unsigned kMaxFruitlessStarts = 3;
@@ -59,14 +59,15 @@ Unavailable SplitReason(const std::string& text, const std::string& path) {
 struct AgentTarget::Batch {
   std::span<const plan::Plan* const> plans;
   const std::function<void(size_t, std::span<const uint8_t>)>& done;
-  size_t next = 0;     // the first plan without records
-  size_t first = 0;    // the plan that is number 0 for the agent
-  size_t count = 0;    // sent
-  bool begun = false;  // the agent said that it begins `next`
+  size_t next = 0;       // the first plan without records
+  size_t first = 0;      // the plan that is number 0 for the agent
+  size_t count = 0;      // sent
+  bool begun = false;    // the agent said that it begins `next`
+  bool refused = false;  // the last program that is done was no good plan
 
   void Done(std::span<const uint8_t> records) {
     done(next++, records);
-    begun = false;
+    begun = refused = false;
   }
 };
 
@@ -123,7 +124,7 @@ std::expected<void, std::string> AgentTarget::Restart(bool share) {
 void AgentTarget::SendFrom(Batch& batch) {
   plans_.clear();
   batch.first = batch.next;
-  batch.begun = false;
+  batch.begun = batch.refused = false;
   size_t i = batch.first;
   for (; i < batch.plans.size() && plans_.size() < kBatchBytes; ++i) {
     plan::AppendPlan(*batch.plans[i], plans_);
@@ -155,14 +156,18 @@ std::expected<bool, std::string> AgentTarget::Take(const AgentProcess::Frame& fr
       return false;
     }
     case FrameType::kError:
-      // It refuses this plan, and with it the rest of what was sent.
+      // It refuses this plan and goes on with the next.
       if (!batch.begun) return std::unexpected(TextOf(frame.payload));
       records_.clear();
       AppendEnd(EndReason::kSetupFailed, TextOf(frame.payload), records_);
       batch.Done(records_);
-      return true;
+      batch.refused = true;
+      return false;
     case FrameType::kBatchDone:
-      if (batch.next != end) return std::unexpected("the agent left programs out");
+      // Behind a plan whose own size is wrong there is nothing to be found; it is sent again.
+      if (batch.next != end && !batch.refused) {
+        return std::unexpected("the agent left programs out");
+      }
       return true;
     default:
       return std::unexpected("the agent sent a frame out of turn");

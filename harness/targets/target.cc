@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "harness/plan/agent_loop.h"
 #include "harness/targets/agent_process.h"
 #include "harness/targets/agent_target.h"
 
@@ -30,8 +31,9 @@ constexpr auto Names() {
 }
 constexpr auto kNames = Names();
 
-// Beyond the time a program may take: starting a VM on a loaded machine.
-constexpr std::chrono::milliseconds kGrace{10000};
+// Beyond the time that two runs of something which hangs take: a long program on a loaded machine,
+// where starting a VM can take a tenth of a second.
+constexpr std::chrono::milliseconds kGrace{30000};
 
 std::filesystem::path RunnerDir(const Options& options) {
   if (!options.runner_dir.empty()) return options.runner_dir;
@@ -45,15 +47,6 @@ std::span<const std::string_view> TargetNames() { return kNames; }
 
 std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
                                                                const Options& options) {
-  if (name == "auto") {
-    Unavailable first;
-    for (const std::string_view each : kNames) {
-      auto target = OpenTarget(each, options);
-      if (target) return target;
-      if (first.reason.empty()) first = target.error();
-    }
-    return std::unexpected(first);
-  }
   const auto row = std::ranges::find(kTargets, name, &TargetRow::name);
   if (row == std::end(kTargets)) {
     return std::unexpected(Unavailable{"there is no target \"" + std::string(name) + "\"",
@@ -70,7 +63,7 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
     command.arguments.push_back("--plant");
     command.arguments.push_back(options.plant);
   }
-  command.silence = std::chrono::milliseconds(options.hang_ms) + kGrace;
+  command.silence = std::chrono::milliseconds(options.hang_ms) * (1 + wire::kPatience) + kGrace;
   auto target = AgentTarget::Open(std::move(command));
   if (!target) return std::unexpected(target.error());
   return std::unique_ptr<Target>(std::move(*target));

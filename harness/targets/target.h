@@ -18,9 +18,11 @@
 namespace fpswap::targets {
 
 struct Options {
-  std::string runner_dir;   // folder of kvm-runner and native-runner; "" is the command's own
-  std::string plant;        // name of a planted bug, "" for none
-  unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
+  std::string runner_dir;  // folder of kvm-runner and native-runner; "" is the command's own
+  std::string plant;       // name of a planted bug, "" for none
+  // What takes longer is stopped, begun again with wire::kPatience times as long, and reported if
+  // it hangs again.
+  unsigned hang_ms = 2000;
 };
 
 // Why a target can't be had here and what to do about it.
@@ -41,7 +43,7 @@ class Target {
       const std::function<void(size_t index, std::span<const uint8_t> records)>& done) = 0;
 };
 
-// Known names: "kvm", "native". `auto` is resolved by Names() order: the first that opens.
+// Known names, best first: "kvm", "native".
 std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
                                                                const Options& options);
 std::span<const std::string_view> TargetNames();

@@ -65,14 +65,15 @@ struct CanaryRecord {
 
 enum class EndReason : uint8_t {
   kDone = 0,
-  kHang = 1,         // stopped after the time limit; `step` is the last one known
+  kHang = 1,         // stopped at the time limit, twice; `step` is the last one known
   kVcpuDead = 2,     // KVM_EXIT_INTERNAL_ERROR, SHUTDOWN, FAIL_ENTRY or a KVM_RUN error
   kSetupFailed = 3,  // the vCPU could not be brought to its starting state; text follows
   kAgentDied = 4,    // written by the harness
 };
 struct EndRecord {
   uint8_t reason;
-  uint8_t pad[3];
+  uint8_t hangs;  // how often the program was stopped at its time limit and begun again
+  uint8_t pad[2];
   int32_t error;  // errno where there was one
   uint64_t micros;
 };

@@ -87,7 +87,7 @@ class Records {
   }
   const std::vector<uint8_t>& End(trace::EndReason reason = trace::EndReason::kDone,
                                   uint16_t step = 0, const std::string& text = "") {
-    const trace::EndRecord end{static_cast<uint8_t>(reason), {}, 0, 1};
+    const trace::EndRecord end{.reason = static_cast<uint8_t>(reason), .micros = 1};
     Add(trace::RecordKind::kEnd, step, BytesOf(end),
         {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
     return bytes_;

@@ -311,6 +311,32 @@ TEST_F(VerdictTest, HangsAndDeathsAreLaw6) {
   EXPECT_EQ(First(Check(plan, Records(plan).End(EndReason::kAgentDied, 0))).where, "agent");
 }
 
+TEST_F(VerdictTest, RawCodeMayEndItsVcpuAsKvmsEmulatorOrATripleFaultDoes) {
+  const auto plan = PlanOf("x87.fninit\nraw bytes=c5fe6f042500000020\n", platform_);
+  const trace::ExitRecord out{2, 0, plan::kExitPort, 0, 4, 1, {}};
+  const auto ends = [&](uint16_t step, const trace::ExitRecord& exit, unsigned exits_before = 0) {
+    Records records(plan);
+    for (unsigned i = 0; i < exits_before; ++i) records.Exit(step, out);
+    return Check(plan, records.Exit(step, exit).End(EndReason::kVcpuDead, step));
+  };
+  constexpr uint32_t kShutdown = 8, kInternalError = 17, kFailEntry = 9;
+  EXPECT_TRUE(ends(1, {.reason = kInternalError, .suberror = 1}).ok());
+  EXPECT_TRUE(ends(1, {.reason = kShutdown}).ok());
+  EXPECT_TRUE(ends(1, {.reason = kShutdown}, 9).ok()) << "the last exit counts";
+  EXPECT_FALSE(ends(1, {.reason = kInternalError, .suberror = 3}).ok());
+  EXPECT_FALSE(ends(1, {.reason = kFailEntry}).ok());
+  EXPECT_FALSE(ends(0, {.reason = kInternalError, .suberror = 1}).ok()) << "not raw";
+  EXPECT_FALSE(Check(plan, Records(plan).End(EndReason::kVcpuDead, 1)).ok()) << "errno alone";
+}
+
+TEST_F(VerdictTest, AnAgentsDeathSaysHowAndNamesNoStep) {
+  const auto plan = PlanOf("x87.fninit\nexit.out\n", platform_);
+  const auto verdict = Check(
+      plan, Records(plan).End(EndReason::kAgentDied, 0, "the agent was ended by signal 11 (...)"));
+  EXPECT_NE(First(verdict).words.find("signal 11"), std::string::npos);
+  EXPECT_EQ(First(verdict).op, 0) << "the program's first step is not to blame";
+}
+
 TEST_F(VerdictTest, BrokenRecordsAreTheAgentsDeath) {
   const auto plan = PlanOf("vmm.get_xcrs\n", platform_);
   EXPECT_EQ(First(Check(plan, {})).relation, Relation::kDied);

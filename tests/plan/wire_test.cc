@@ -59,12 +59,12 @@ TEST(FrameReader, FindsItsPlaceAgainBehindGarbageAndBrokenFrames) {
   AppendFrame(broken, FrameType::kHello, Bytes("payload"));
   broken.back() ^= 1;
   stream.insert(stream.end(), broken.begin(), broken.end());
-  AppendFrame(stream, FrameType::kQuit, Bytes("good"));
+  AppendFrame(stream, FrameType::kBatchDone, Bytes("good"));
   FrameReader reader;
   reader.Feed(stream);
   const auto frame = reader.Next();
   ASSERT_TRUE(frame);
-  EXPECT_EQ(frame->type, FrameType::kQuit);
+  EXPECT_EQ(frame->type, FrameType::kBatchDone);
   EXPECT_EQ(std::string(frame->payload.begin(), frame->payload.end()), "good");
   EXPECT_EQ(reader.skipped_bytes(), garbage + broken.size());
   EXPECT_FALSE(reader.Next());
@@ -75,12 +75,12 @@ TEST(FrameReader, RefusesALengthOverTheLimit) {
   AppendFrame(stream, FrameType::kHello, {});
   const uint32_t length = kMaxFrame + 1;
   std::memcpy(&stream[8], &length, sizeof(length));
-  AppendFrame(stream, FrameType::kQuit, {});
+  AppendFrame(stream, FrameType::kBatchDone, {});
   FrameReader reader;
   reader.Feed(stream);
   const auto frame = reader.Next();
   ASSERT_TRUE(frame);
-  EXPECT_EQ(frame->type, FrameType::kQuit);
+  EXPECT_EQ(frame->type, FrameType::kBatchDone);
 }
 
 TEST(ReadPlan, GivesBackWhatAppendPlanWrote) {

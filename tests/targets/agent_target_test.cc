@@ -112,6 +112,46 @@ TEST(AgentTargetTest, BatchesLargerThanEverySocketBufferGoThrough) {
   EXPECT_EQ(target->restarts(), 0u);
 }
 
+TEST(AgentTargetTest, AHangCountsIfItComesAgainWithMoreTime) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  const auto records =
+      RunAll(*target, {MischiefProgram(Mischief::kHang), MischiefProgram(Mischief::kHangOnce),
+                       MischiefProgram(Mischief::kHangOnce), MischiefProgram(Mischief::kNone)});
+  ASSERT_EQ(records.size(), 4u);
+  const EndReason reasons[] = {EndReason::kHang, EndReason::kDone, EndReason::kDone,
+                               EndReason::kDone};
+  for (size_t i = 0; i < records.size(); ++i) {
+    EXPECT_EQ(EndOf(records[i]).reason, reasons[i]) << i;
+    EXPECT_EQ(EndOf(records[i]).hangs, i < 3 ? 1u : 0u) << "the first hang leaves its trace: " << i;
+  }
+  EXPECT_EQ(target->restarts(), 0u);
+}
+
+TEST(AgentTargetTest, APlanThatIsRefusedCostsNeitherTheAgentNorTheRestOfTheBatch) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  std::vector<plan::Plan> plans(
+      5, plan::MakePlan(MischiefProgram(Mischief::kNone), target->platform()));
+  plans[1].effective.steps[0].vcpu = program::kMaxVcpus;
+  plans[3].effective.steps[0].vcpu = program::kMaxVcpus;
+  std::vector<const plan::Plan*> pointers;
+  for (const auto& plan : plans) pointers.push_back(&plan);
+  std::vector<End> ends;
+  const auto ran = target->Run(pointers, [&](size_t, std::span<const uint8_t> records) {
+    ends.push_back(EndOf({records.begin(), records.end()}));
+  });
+  ASSERT_TRUE(ran) << ran.error();
+  ASSERT_EQ(ends.size(), plans.size());
+  for (size_t i = 0; i < ends.size(); ++i) {
+    const bool refused = i == 1 || i == 3;
+    EXPECT_EQ(ends[i].reason, refused ? EndReason::kSetupFailed : EndReason::kDone)
+        << i << ": " << ends[i].text;
+    if (refused) EXPECT_THAT(ends[i].text, HasSubstr("vCPU"));
+  }
+  EXPECT_EQ(target->restarts(), 0u);
+}
+
 TEST(AgentTargetTest, AnEmptyBatchIsDoneAtOnce) {
   auto target = OpenFake();
   ASSERT_NE(target, nullptr);

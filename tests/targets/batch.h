@@ -37,6 +37,7 @@ inline std::vector<Records> RunAll(Target& target, const std::vector<program::Pr
 // The End record and the text behind it.
 struct End {
   trace::EndReason reason{};
+  unsigned hangs = 0;
   std::string text;
 };
 inline End EndOf(const Records& records) {
@@ -47,6 +48,7 @@ inline End EndOf(const Records& records) {
   while (reader.Next(view)) {
     if (view.kind != trace::RecordKind::kEnd || !trace::ReadHead(view.bytes, end)) continue;
     out.reason = static_cast<trace::EndReason>(end.reason);
+    out.hangs = end.hangs;
     const auto text = view.bytes.subspan(sizeof(end));
     out.text.assign(text.begin(), text.end());
   }

@@ -51,12 +51,17 @@ class FakeMachine : public wire::Machine {
     CountRun();
     const uint64_t what = plan.steps.empty() ? 0 : plan.steps[0].arg[2];
     Misbehave(static_cast<Mischief>(what), records);
-    const trace::EndRecord end{};
+    const bool hangs = static_cast<Mischief>(what) == Mischief::kHang ||
+                       (static_cast<Mischief>(what) == Mischief::kHangOnce && patience_ == 1);
+    const auto reason = hangs ? trace::EndReason::kHang : trace::EndReason::kDone;
+    const trace::EndRecord end{.reason = static_cast<uint8_t>(reason)};
     trace::AppendRecord(records, trace::RecordKind::kEnd, 0, 0,
                         {reinterpret_cast<const uint8_t*>(&end), sizeof(end)});
     if (static_cast<Mischief>(what) == Mischief::kBadRecords) records.resize(records.size() - 3);
     if (static_cast<Mischief>(what) == Mischief::kNoEnd) records.resize(sizeof(uint32_t));
   }
+
+  void SetPatience(unsigned times) override { patience_ = times; }
 
  private:
   void CountRun() const {
@@ -105,6 +110,7 @@ class FakeMachine : public wire::Machine {
   }
 
   std::string_view mode_;
+  unsigned patience_ = 1;
 };
 
 }  // namespace

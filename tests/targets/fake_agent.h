@@ -28,6 +28,8 @@ enum class Mischief : uint64_t {
   kTwice,         // the same records two times
   kDoneTooEarly,  // says the batch is through
   kBigRecords,    // a megabyte of good records
+  kHang,          // hangs each time
+  kHangOnce,      // hangs unless it has more time than usual
   kLast,
 };
 

@@ -313,6 +313,24 @@ TEST_F(KvmTest, AProgramThatHangsIsStoppedAndTheNextRuns) {
   ExpectSame(records[0], records[2], good, target_->platform());
 }
 
+TEST_F(KvmTest, AShortTimeLimitTakesNoSteps) {
+  const auto hurried = Open({"--hang-ms", "1"});
+  ASSERT_NE(hurried, nullptr) << reason_;
+  EXPECT_EQ(hurried->platform().can, target_->platform().can);
+}
+
+// The limit is an action's. It comes here between two KVM_RUNs, the first one's VM long gone.
+TEST_F(KvmTest, ALongProgramIsNoHang) {
+  if (!Can(Op::kMigrate)) GTEST_SKIP() << "no live migration here";
+  target_ = Open({"--hang-ms", "100"});
+  ASSERT_NE(target_, nullptr) << reason_;
+  program::Program program = Parse("fpswap 1\nexit.out\n");
+  program.steps.resize(program::kMaxSteps, {.op = Op::kMigrate});
+  for (const auto& records : RunAll(*target_, {program, program, program})) {
+    EXPECT_EQ(EndOf(records).reason, EndReason::kDone) << EndOf(records).text;
+  }
+}
+
 TEST_F(KvmTest, AnAgentKilledInTheMiddleOfABatchLosesNothing) {
   const auto programs = Generated(1, 300);
   unsigned kills = 0;
