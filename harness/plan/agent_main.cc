@@ -75,8 +75,8 @@ bool Parse(int argc, char** argv, const Agent& agent, Arguments& out) {
     const std::string_view value = i + 1 < argc ? argv[i + 1] : "";
     const int words = Take(argv[i], value, agent, out);
     if (words == 0) {
-      std::fprintf(stderr, "%.*s: %s %.*s: not understood\n", Width(agent.name),
-                   agent.name.data(), argv[i], Width(value), value.data());
+      std::fprintf(stderr, "%.*s: %s %.*s: not understood\n", Width(agent.name), agent.name.data(),
+                   argv[i], Width(value), value.data());
       PrintHelp(agent, stderr);
       return false;
     }
@@ -119,8 +119,7 @@ int AgentMain(int argc, char** argv, const Agent& agent) {
   const int out = arguments.fd < 0 ? 1 : arguments.fd;
   auto machine = agent.open(arguments.options);
   if (machine) return ServeAgent(in, out, **machine);
-  std::fprintf(stderr, "%.*s: %s\n", Width(agent.name), agent.name.data(),
-               machine.error().c_str());
+  std::fprintf(stderr, "%.*s: %s\n", Width(agent.name), agent.name.data(), machine.error().c_str());
   NoMachine none(machine.error());
   ServeAgent(in, out, none);
   return kUnavailable;

@@ -23,9 +23,9 @@ struct PlantText {
 
 // What the command line asks for.
 struct AgentOptions {
-  unsigned hang_ms = 2000;      // a program that runs longer is stopped and reported
-  std::string_view plant;       // one of Agent::plants, or ""
-  bool flag = false;            // Agent::flag was given
+  unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
+  std::string_view plant;   // one of Agent::plants, or ""
+  bool flag = false;        // Agent::flag was given
 };
 
 struct Agent {

@@ -18,7 +18,7 @@
 namespace fpswap::targets {
 
 struct Options {
-  std::string runner_dir;   // folder of kvm-runner and native-runner; "" is the command's own
+  std::string runner_dir;   // folder of the agents (kvm-runner, ...); "" is the command's own
   std::string plant;        // name of a planted bug, "" for none
   unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
 };
@@ -41,7 +41,8 @@ class Target {
       const std::function<void(size_t index, std::span<const uint8_t> records)>& done) = 0;
 };
 
-// Known names: "kvm", "native". `auto` is resolved by Names() order: the first that opens.
+// Known names: "kvm", "native", "unicorn". `auto` is resolved by Names() order: the first that
+// opens.
 std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
                                                                const Options& options);
 std::span<const std::string_view> TargetNames();

@@ -13,7 +13,7 @@
 namespace fpswap::trace {
 
 struct Platform {
-  std::string target;         // "kvm", "native", ...
+  std::string target;         // "kvm", "native", "unicorn", ...
   std::string cpu;            // brand string
   std::string kernel;         // uname -r
   std::string vendor_module;  // kvm_intel, kvm_amd, kvm_pvm, "" for none
@@ -35,6 +35,10 @@ struct Platform {
   // By op number: 1 where the target can run the step, and why not where it can't.
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;
+
+  // Whether the guest's code runs in a vCPU, which a VMM's thread enters and leaves. Else a run of
+  // steps has no exit to end with, and there is no VMM's state to keep from the guest.
+  bool HasVmm() const { return target != "native" && target != "unicorn"; }
 };
 
 }  // namespace fpswap::trace
