@@ -281,7 +281,7 @@ std::optional<UnicornMachine::Stop> UnicornMachine::RunSteps(const wire::PlanVie
     faulted[*step] = true;
     Append(records, RecordKind::kFault, *step, *fault);
     ++faults_;
-    if (plant_ != nullptr) plant_->act(uc_, {.faults = faults_});
+    if (plant_ != nullptr) plant_->act(uc_, faults_);
     next = *step + 1;
   }
   const unsigned end = stop ? stop->step : action.last + 1u;

@@ -9,18 +9,18 @@ namespace fpswap::unicorn {
 namespace {
 
 // A fault resets MXCSR while flush-to-zero is on.
-void LoseMxcsr(uc_engine* uc, const PlantEvent& event) {
+void LoseMxcsr(uc_engine* uc, unsigned /*faults*/) {
   constexpr uint32_t kInitial = 0x1f80, kFlushToZero = 0x8000;
   uint32_t mxcsr = 0;
   uc_reg_read(uc, UC_X86_REG_MXCSR, &mxcsr);
-  if (event.faults == 0 || (mxcsr & kFlushToZero) == 0) return;
+  if ((mxcsr & kFlushToZero) == 0) return;
   uc_reg_write(uc, UC_X86_REG_MXCSR, &kInitial);
 }
 
 // The second fault of a program adds 1 to TOP, so that every ST(i) is its neighbour.
-void RotateStack(uc_engine* uc, const PlantEvent& event) {
+void RotateStack(uc_engine* uc, unsigned faults) {
   constexpr uint16_t kTop = 0x3800, kOne = 0x800;
-  if (event.faults != 2) return;
+  if (faults != 2) return;
   uint16_t fsw = 0;
   uc_reg_read(uc, UC_X86_REG_FPSW, &fsw);
   fsw = static_cast<uint16_t>((fsw & ~kTop) | ((fsw + kOne) & kTop));
@@ -28,8 +28,7 @@ void RotateStack(uc_engine* uc, const PlantEvent& event) {
 }
 
 // A fault zeroes the upper half of XMM9 if XMM8 is zero.
-void CutXmm9(uc_engine* uc, const PlantEvent& event) {
-  if (event.faults == 0) return;
+void CutXmm9(uc_engine* uc, unsigned /*faults*/) {
   std::array<uint64_t, 2> xmm8{}, xmm9{};
   uc_reg_read(uc, UC_X86_REG_XMM8, xmm8.data());
   uc_reg_read(uc, UC_X86_REG_XMM9, xmm9.data());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Planted bugs: what an emulator would do that loses FPU state. They change Unicorn's registers
-// between steps or runs; never a record. They measure the fuzzer, which must find each of them.
+// Planted bugs: what an emulator would do that loses FPU state at a fault. They change Unicorn's
+// registers; never a record. They measure the fuzzer, which must find each of them.
 #pragma once
 
 #include <unicorn/unicorn.h>
@@ -11,15 +11,11 @@
 
 namespace fpswap::unicorn {
 
-// What has just happened in the program.
-struct PlantEvent {
-  unsigned faults;  // taken so far in this program; 0: a run ended without one
-};
-
 struct PlantRow {
   std::string_view name;
   std::string_view sentence;
-  void (*act)(uc_engine* uc, const PlantEvent& event);
+  // Called after each fault; `faults` is how many the program has taken so far.
+  void (*act)(uc_engine* uc, unsigned faults);
 };
 
 std::span<const PlantRow> PlantTable();
