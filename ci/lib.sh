@@ -8,7 +8,7 @@ cd "$root"
 # Debian 12 package names. What each is for: docs/building.md.
 packages=(
   clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 g++ cmake ninja-build ccache
-  libzydis-dev libcapstone-dev libcli11-dev libfmt-dev nlohmann-json3-dev
+  libzydis-dev libcapstone-dev libunicorn-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev libbenchmark-dev linux-libc-dev python3
 )
 
@@ -73,7 +73,7 @@ gcc=(-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1
 # One line on what /dev/kvm is here, so that nobody wonders what was skipped.
 say_kvm() {
   if [ ! -e /dev/kvm ]; then
-    echo "/dev/kvm: absent; the kvm target and its tests are skipped, native is used"
+    echo "/dev/kvm: absent; the kvm target and its tests are skipped, native or unicorn is used"
   elif [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
     echo "/dev/kvm: no permission; add yourself to its group: sudo usermod -aG $(stat -c %G /dev/kvm) $(id -un)"
   else

@@ -133,7 +133,7 @@ std::string CheckPlant(const std::string& name) {
 
 void AddTarget(CLI::App& app, Common& common) {
   app.add_option("--target", common.target,
-                 "What to run on: kvm, native, or auto, the first that this machine has");
+                 "What to run on: kvm, native, unicorn, or auto, the first that this machine has");
   app.add_option("--plant", common.plant,
                  "Self-test of the harness: the agent breaks the vCPU in this way")
       ->check(CLI::Validator(CheckPlant, ""))

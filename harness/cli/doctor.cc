@@ -79,6 +79,10 @@ bool Has(const cpu::Features& features, program::Needs needs) {
 // What would have to be different for `row` to run.
 std::string Remedy(const program::StepRow& row, const trace::Platform& platform) {
   const bool kvm = platform.target == "kvm";
+  if (platform.target == "unicorn") {
+    return row.actor == program::Actor::kGuest && !row.cpl0 ? "use --target native or kvm"
+                                                            : "use --target kvm";
+  }
   if (!Has(platform.host, row.needs)) return "run on a machine whose CPU has it";
   if (!Has(platform.guest, row.needs)) {
     return "this KVM does not offer it to guests: try another kernel or vendor module";
@@ -116,7 +120,9 @@ std::string ComponentState(const xstate::ComponentRow& row, const trace::Platfor
     }
     return row.modelled ? "tested" : "there, but not modelled: its place in images only";
   }
-  if (!listed(platform.host)) return "the CPU lacks it";
+  if (!listed(platform.host)) {
+    return platform.target == "unicorn" ? "Unicorn lacks it" : "the CPU lacks it";
+  }
   if (row.xfd && (platform.guest_supp & bit) != 0 && (platform.guest_perm & bit) == 0) {
     return "the process lacks permission for guests (ARCH_REQ_XCOMP_GUEST_PERM)";
   }
@@ -158,7 +164,13 @@ std::string Instructions(const cpu::Features& f) {
   return text;
 }
 
-std::string AvailableText(const trace::Platform& platform) {
+// The CPU and the kernel as a target shows them.
+std::string HostText(const trace::Platform& platform) {
+  if (platform.target == "unicorn") {
+    return fmt::format(
+        "  {}, an emulator: a witness for the model; nothing of this host is tested\n",
+        platform.cpu);
+  }
   std::string text = fmt::format(
       "  XCR0 of the host {}, of guests {}; IA32_XSS of guests {}\n  instructions: {}\n"
       "  images: {} bytes, {} in the kernel; permission for guests {}; {} CPUs\n",
@@ -169,6 +181,11 @@ std::string AvailableText(const trace::Platform& platform) {
   if (platform.guest_fixed) {
     text += "  guests see the host's CPUID leaf 0DH whatever they are given\n";
   }
+  return text;
+}
+
+std::string AvailableText(const trace::Platform& platform) {
+  std::string text = HostText(platform);
   text +=
       fmt::format("  {} of {} steps can run\n", platform.can.count(), program::StepTable().size());
   for (const xstate::ComponentRow& row : xstate::Rows()) {

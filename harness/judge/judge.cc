@@ -163,7 +163,7 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
   for (const plan::Action& action : plan.actions) {
     const bool runs = action.kind == plan::ActionKind::kRun ||
                       plan.effective.steps[action.first].op == program::Op::kRunImmediate;
-    if (runs && platform.target != "native") {
+    if (runs && platform.HasVmm()) {
       verdict.laws |= 1u << static_cast<unsigned>(Law::kIsolation);
     }
   }

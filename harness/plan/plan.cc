@@ -8,6 +8,7 @@
 
 #include "harness/plan/emit.h"
 #include "harness/plan/trim.h"
+#include "harness/plan/unicorn_limits.h"
 #include "oracle/xstate/layout.h"
 
 namespace fpswap::plan {
@@ -91,6 +92,8 @@ using Placements = std::array<Placement, program::kMaxSteps>;
 Placements TrimSteps(const Program& program, const Platform& platform, Plan& plan) {
   Placements places;
   Layout layout(plan.area_size);
+  std::optional<UnicornLimits> unicorn;
+  if (platform.target == "unicorn") unicorn.emplace(platform.guest, plan.effective.pke);
   Program& effective = plan.effective;
   effective.steps.reserve(program.steps.size());
   for (uint16_t number = 0; number < program.steps.size(); ++number) {
@@ -101,10 +104,16 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
       continue;
     }
     Confine(step, platform);
+    const Layout before = layout;
     const char* full = nullptr;
     auto place = layout.Place(step, row, full);
     if (!place) {
       plan.trims.push_back({number, full});
+      continue;
+    }
+    if (const UnicornDefect* defect = unicorn ? unicorn->Meets(step) : nullptr) {
+      layout = before;
+      plan.trims.push_back({number, std::string(defect->reason)});
       continue;
     }
     place->number = static_cast<uint16_t>(effective.steps.size());
@@ -141,7 +150,7 @@ void ListActions(Plan& plan) {
   }
 }
 
-void WriteCode(const Placements& places, bool native, Plan& plan) {
+void WriteCode(const Placements& places, bool by_return, Plan& plan) {
   // With room behind the last step for CodeWriter's fixed-size copies.
   std::array<uint8_t, program::kMaxSteps * kMaxStepCode + 64> buffer;
   Emitter emitter(buffer);
@@ -155,7 +164,7 @@ void WriteCode(const Placements& places, bool native, Plan& plan) {
         FillLiteral(steps[i], std::span(plan.literals).subspan(places[i].literal, bytes));
       }
     }
-    if (native) {
+    if (by_return) {
       emitter.EndByReturn();
     } else {
       emitter.EndByOut(action.last);
@@ -173,7 +182,7 @@ Plan MakePlan(const Program& program, const Platform& platform) {
   plan.area_size = AreaSize(platform.guest.xsave, plan.effective.features);
   const Placements places = TrimSteps(program, platform, plan);
   ListActions(plan);
-  WriteCode(places, platform.target == "native", plan);
+  WriteCode(places, !platform.HasVmm(), plan);
   return plan;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A plan: a program resolved for one platform. Nothing is left to decide or to parse: machine code,
-// literals, and a list of actions. Its wire form is what agents (kvm-runner, native-runner) take.
+// literals, and a list of actions. Its wire form is what agents (kvm-runner, native-runner,
+// unicorn-runner) take.
 //
 // The guest's memory, the same addresses in a KVM guest (guest-virtual = guest-physical) and in the
 // native child, so that the same machine code runs in both:
@@ -23,9 +24,9 @@
 // so an agent goes on after a fault by entering at the next step.
 //
 // How code leaves the guest: OUT to a port below with EAX = step number (kEndPort: the run's last
-// step). The native target has no exits: there a run ends with a jump to kReturnPad, which the
-// agent maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each + 16 * step
-// number. Every run is entered with RFLAGS.DF and RFLAGS.AC clear.
+// step). The native and unicorn targets have no exits: there a run ends with a jump to kReturnPad,
+// which the agent maps. MMIO goes to kMmioBase, accesses to an absent page to kAbsentBase, each +
+// 16 * step number. Every run is entered with RFLAGS.DF and RFLAGS.AC clear.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +53,7 @@ inline constexpr uint64_t kGuestSize = 0x120000;
 inline constexpr uint64_t kMmioBase = 0x20000000;  // one page
 inline constexpr uint64_t kAbsentBase = 0x30000000;
 
-inline constexpr uint64_t kReturnPad = kSystemBase;  // native: where a run ends
+inline constexpr uint64_t kReturnPad = kSystemBase;  // native, unicorn: where a run ends
 
 inline constexpr uint16_t kEndPort = 0xe0;             // end of a run of guest steps
 inline constexpr uint16_t kExitPort = 0xe1;            // Op::kExitOut

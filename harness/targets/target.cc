@@ -18,10 +18,13 @@ struct TargetRow {
   std::string_view name;
   std::string_view agent;  // the program that runs it
   bool plants;             // can plant bugs
+  // What to do where the agent was not built, if that is not the build's own fault.
+  std::string_view build_needs;
 };
 constexpr TargetRow kTargets[] = {
-    {"kvm", "kvm-runner", true},
-    {"native", "native-runner", true},
+    {"kvm", "kvm-runner", true, ""},
+    {"native", "native-runner", true, ""},
+    {"unicorn", "unicorn-runner", true, "install libunicorn-dev and build again"},
 };
 
 constexpr auto Names() {
@@ -50,14 +53,19 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
   const auto row = std::ranges::find(kTargets, name, &TargetRow::name);
   if (row == std::end(kTargets)) {
     return std::unexpected(Unavailable{"there is no target \"" + std::string(name) + "\"",
-                                       "the targets are kvm and native"});
+                                       "the targets are kvm, native and unicorn"});
   }
   if (!options.plant.empty() && !row->plants) {
     return std::unexpected(Unavailable{"bugs can't be planted in the target " + std::string(name),
-                                       "use --target kvm"});
+                                       "use --target kvm or unicorn"});
   }
   AgentCommand command;
   command.path = RunnerDir(options) / row->agent;
+  std::error_code status;
+  if (!row->build_needs.empty() && !std::filesystem::exists(command.path, status)) {
+    return std::unexpected(
+        Unavailable{command.path + " was not built", std::string(row->build_needs)});
+  }
   command.arguments = {"--hang-ms", std::to_string(options.hang_ms)};
   if (!options.plant.empty()) {
     command.arguments.push_back("--plant");

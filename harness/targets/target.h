@@ -18,7 +18,7 @@
 namespace fpswap::targets {
 
 struct Options {
-  std::string runner_dir;  // folder of kvm-runner and native-runner; "" is the command's own
+  std::string runner_dir;  // folder of the agents (kvm-runner, ...); "" is the command's own
   std::string plant;       // name of a planted bug, "" for none
   // What takes longer is stopped, begun again with wire::kPatience times as long, and reported if
   // it hangs again.
@@ -43,7 +43,7 @@ class Target {
       const std::function<void(size_t index, std::span<const uint8_t> records)>& done) = 0;
 };
 
-// Known names, best first: "kvm", "native".
+// Known names, best first: "kvm", "native", "unicorn".
 std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
                                                                const Options& options);
 std::span<const std::string_view> TargetNames();

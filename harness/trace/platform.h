@@ -13,7 +13,7 @@
 namespace fpswap::trace {
 
 struct Platform {
-  std::string target;         // "kvm", "native", ...
+  std::string target;         // "kvm", "native", "unicorn", ...
   std::string cpu;            // brand string
   uint32_t cpu_family = 0;    // display family (CPUID.1:EAX); 0: not recorded
   std::string kernel;         // uname -r
@@ -36,6 +36,10 @@ struct Platform {
   // By op number: 1 where the target can run the step, and why not where it can't.
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;
+
+  // Whether the guest's code runs in a vCPU, which a VMM's thread enters and leaves. Else a run of
+  // steps has no exit to end with, and there is no VMM's state to keep from the guest.
+  bool HasVmm() const { return target != "native" && target != "unicorn"; }
 };
 
 }  // namespace fpswap::trace
