@@ -20,6 +20,7 @@ using xstate::Component;
 // harness/plan/unicorn_limits.cc. Measured on 2.0.1.
 const char* WhyNot(const StepRow& row) {
   if (row.actor == Actor::kVmm) return "Unicorn has no VMM";
+  if (row.actor == Actor::kSystem) return "Unicorn has no kernel";
   if (row.actor == Actor::kHost) return "nothing of the host disturbs Unicorn's registers";
   switch (row.op) {
     case Op::kRaw:

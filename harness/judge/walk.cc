@@ -538,9 +538,13 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
     }
-    for (const auto& image : worlds_[world].image) {
-      const auto bytes = image.Bytes().first(host_.image_size);
-      if (!around.others.empty()) around.given.emplace_back(bytes.begin(), bytes.end());
+    for (unsigned i = 0; i < program::kImageCount && !around.others.empty(); ++i) {
+      // The buffer that this very step has filled shows what is to be explained.
+      const bool filled = IsFullLook(step.op) && i == step.arg[0] % program::kImageCount &&
+                          program::RowOf(step).actor != program::Actor::kGuest;
+      if (filled) continue;
+      const auto bytes = worlds_[world].image[i].Bytes().first(host_.image_size);
+      around.given.emplace_back(bytes.begin(), bytes.end());
     }
     // The present value is not an old one.
     std::erase(around.before, around.now);

@@ -231,7 +231,7 @@ void Builder::Load(Component c) {
       AddDrawn(Op::kLdtilecfg);
       return;
     case Component::kTiledata:
-      if (scene_.tiles == 0) Add(Op::kLdtilecfg, {1, draw_.Tiles()});
+      if (scene().tiles == 0) Add(Op::kLdtilecfg, {1, draw_.Tiles()});
       Add(Op::kTileloadd, {AnyTile(), pattern, rng().OneIn(6) ? rng().Below(256) : 64});
       return;
     default:
@@ -242,7 +242,7 @@ void Builder::Load(Component c) {
 uint64_t Builder::AnyTile() {
   uint8_t configured = 0;
   for (unsigned n = 0; n < 8; ++n) {
-    if (((scene_.tiles >> (8 * n)) & 0xff) != 0) configured |= static_cast<uint8_t>(1u << n);
+    if (((scene().tiles >> (8 * n)) & 0xff) != 0) configured |= static_cast<uint8_t>(1u << n);
   }
   return Member(configured, 8);
 }

@@ -21,7 +21,7 @@ using cpu::Cpu;
 using program::Op;
 using xstate::Component;
 
-constexpr unsigned kSeeds = 5, kMostPrograms = 20000;
+constexpr unsigned kSeeds = 5, kMostPrograms = 100000;
 const std::string kPage = FPSWAP_SOURCE_DIR "/docs/planted-bugs-simulated.md";
 
 bool IsExit(Op op) { return op >= Op::kExitOut && op <= Op::kExitPageFault; }

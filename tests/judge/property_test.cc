@@ -55,7 +55,13 @@ TEST_P(EveryPlatform, WhatTheOracleWritesIsJudgedClean) {
 }
 
 // Whether byte `at` of a frame's image is one that nothing writes: reserved, or outside components.
-bool IsOfTheStack(const trace::Platform& platform, size_t at) {
+bool IsOfTheStack(const trace::Platform& platform, const plan::Plan& plan, size_t at) {
+  // A kernel's XCR0 has all components; a simulated program can have less, and save less.
+  const bool less = plan.xcr0 != platform.host_xcr0 ||
+                    std::ranges::any_of(plan.effective.steps, [](const program::Step& s) {
+                      return s.op == Op::kXsetbv || s.op == Op::kSetXcrs;
+                    });
+  if (less) return true;
   if (at < xstate::kExtendedOffset) return at >= 416 && at < 464;
   for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
     const auto& sub = platform.host.xsave.sub[i];
@@ -107,7 +113,7 @@ bool IsFree(const trace::Platform& platform, const plan::Plan& plan, const trace
     case Op::kOsSigframe:
       return at >= 8 && ((at - 8 < 464 && in_image(at - 8)) || (at - 8 >= 512 && at - 8 < 520) ||
                          (at - 8 >= 32 && at - 8 < 160 && (at - 8) % 16 >= 10) ||
-                         IsOfTheStack(platform, at - 8));
+                         IsOfTheStack(platform, plan, at - 8));
     case Op::kGetFpu:
       return at >= 8 + 134 && at < 8 + 152;
     case Op::kFstpTbyte:

@@ -32,7 +32,7 @@ TEST(WatchdogTest, StopsTheVcpuThatRunsTooLong) {
   Watchdog watchdog(1);
   kvm_run run{};
   watchdog.Begin();
-  watchdog.Watch(&run);
+  watchdog.Watch(&run, gettid());
   EXPECT_TRUE(WaitForHang(watchdog));
   EXPECT_EQ(run.immediate_exit, 1);
   watchdog.End();
@@ -42,7 +42,7 @@ TEST(WatchdogTest, LeavesTheRunPageAloneWhenKvmRunIsOver) {
   Watchdog watchdog(1);
   kvm_run run{};
   watchdog.Begin();
-  watchdog.Watch(&run);
+  watchdog.Watch(&run, gettid());
   watchdog.Unwatch();
   run.immediate_exit = 0;
   EXPECT_TRUE(WaitForHang(watchdog)) << "what takes long outside KVM_RUN hangs as well";
@@ -54,7 +54,7 @@ TEST(WatchdogTest, ASignalThatComesLateCondemnsNoLaterAction) {
   Watchdog watchdog(60'000);
   kvm_run run{};
   watchdog.Begin();
-  watchdog.Watch(&run);
+  watchdog.Watch(&run, gettid());
   raise(kHangSignal);  // meant for what ended just before
   EXPECT_FALSE(watchdog.hung());
   EXPECT_EQ(run.immediate_exit, 0);

@@ -195,7 +195,8 @@ TEST(CetTable, XrstorsRefusesEachBitThatIsReservedOrNotCanonical) {
       "##"                                                      // bits 0-1
       "......................................................"  // 2-55
       "########";
-  const Features features = Everything();
+  Features features = Everything();
+  features.la57 = true;
   for (unsigned word = 0; word < 5; ++word) {
     const char* const row = word == 0 ? u_cet : ssp;
     for (unsigned bit = 0; bit < 64; ++bit) {

@@ -192,11 +192,5 @@ TEST(OpenTargetTest, UnknownNamesAreRefused) {
   EXPECT_THAT(target.error().reason, HasSubstr("vax"));
 }
 
-TEST(OpenTargetTest, BugsAreNotPlantedInTheHostsOwnCpu) {
-  const auto target = OpenTarget("native", {.plant = "xcr0-lost-on-migration"});
-  ASSERT_FALSE(target);
-  EXPECT_THAT(target.error().reason, HasSubstr("planted"));
-}
-
 }  // namespace
 }  // namespace fpswap::targets
