@@ -56,10 +56,10 @@ TEST_P(EveryPlatform, WhatTheOracleWritesIsJudgedClean) {
 
 // Whether byte `at` of a frame's image is one that nothing writes: reserved, or outside components.
 bool IsOfTheStack(const trace::Platform& platform, const plan::Plan& plan, size_t at) {
-  // A kernel's XCR0 has all components; a simulated program can have less, and save less.
+  // Where such frames come from, XCR0, CR0.TS and CR4 are the kernel's, and so as it needs them.
   const bool less = plan.xcr0 != platform.host_xcr0 ||
                     std::ranges::any_of(plan.effective.steps, [](const program::Step& s) {
-                      return s.op == Op::kXsetbv || s.op == Op::kSetXcrs;
+                      return program::RowOf(s).cpl0 || s.op == Op::kSetXcrs;
                     });
   if (less) return true;
   if (at < xstate::kExtendedOffset) return at >= 416 && at < 464;
