@@ -71,7 +71,8 @@ bool SimplerPlacement(Search& search) {
     const auto idle = [&](const program::Step& step) { return step.vcpu != vcpu; };
     if (candidate.vcpus == 1 || !std::ranges::all_of(candidate.steps, idle)) continue;
     --candidate.vcpus;
-    for (program::Step& step : candidate.steps) step.vcpu -= step.vcpu > vcpu;
+    for (program::Step& step : candidate.steps)
+      step.vcpu = static_cast<uint8_t>(step.vcpu - (step.vcpu > vcpu));
     helped |= search.Try(candidate);
   }
   return helped;

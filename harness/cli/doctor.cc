@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 
 #include "harness/cli/common.h"
+#include "harness/plan/plan.h"
 #include "harness/program/text.h"
 #include "harness/trace/trace.h"
 
@@ -40,42 +42,6 @@ Machine LookAround() {
   return machine;
 }
 
-// Whether the CPU as described by `features` has what a step needs.
-bool Has(const cpu::Features& features, program::Needs needs) {
-  using enum program::Needs;
-  switch (needs) {
-    case kBase:
-      return true;
-    case kXsave:
-      return features.xsave.xcr0 != 0;
-    case kXsaveopt:
-      return features.xsave.xsaveopt;
-    case kXsavec:
-      return features.xsave.xsavec;
-    case kXsaves:
-      return features.xsave.xsaves;
-    case kAvx:
-      return features.avx;
-    case kAvx2:
-      return features.avx2;
-    case kAvx512f:
-      return features.avx512f;
-    case kAvx512vl:
-      return features.avx512vl;
-    case kAvx512bw:
-      return features.avx512bw;
-    case kMpx:
-      return features.mpx;
-    case kPku:
-      return features.pku;
-    case kAmxTile:
-      return features.amx_tile && (features.xsave.xcr0 & xstate::kAmx) == xstate::kAmx;
-    case kAmxInt8:
-      return features.amx_int8 && Has(features, kAmxTile);
-  }
-  return true;
-}
-
 // What would have to be different for `row` to run.
 std::string Remedy(const program::StepRow& row, const trace::Platform& platform) {
   const bool kvm = platform.target == "kvm";
@@ -83,8 +49,8 @@ std::string Remedy(const program::StepRow& row, const trace::Platform& platform)
     return row.actor == program::Actor::kGuest && !row.cpl0 ? "use --target native or kvm"
                                                             : "use --target kvm";
   }
-  if (!Has(platform.host, row.needs)) return "run on a machine whose CPU has it";
-  if (!Has(platform.guest, row.needs)) {
+  if (!plan::Has(platform.host, row.needs)) return "run on a machine whose CPU has it";
+  if (!plan::Has(platform.guest, row.needs)) {
     return "this KVM does not offer it to guests: try another kernel or vendor module";
   }
   if (row.actor == program::Actor::kSystem) return kvm ? "use --target native" : "";
@@ -186,8 +152,10 @@ std::string HostText(const trace::Platform& platform) {
 
 std::string AvailableText(const trace::Platform& platform) {
   std::string text = HostText(platform);
+  const auto can = [&](const program::StepRow& row) { return plan::CanRun(row, platform); };
   text +=
-      fmt::format("  {} of {} steps can run\n", platform.can.count(), program::StepTable().size());
+      fmt::format("  {} of {} steps can run\n", std::ranges::count_if(program::StepTable(), can),
+                  program::StepTable().size());
   for (const xstate::ComponentRow& row : xstate::Rows()) {
     text += fmt::format("    {:12} {}\n", row.name, ComponentState(row, platform));
   }

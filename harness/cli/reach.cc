@@ -105,6 +105,11 @@ int Reach(const ReachOptions& options, const Io& io) {
                        listed->programs.size() + listed->encoded.size(), platform->target,
                        platform->cpu));
   }
+  if (!platform && options.common.target != "auto") {
+    auto target = campaign::Open(options.common.target, options.common.TargetOptions());
+    if (!target) return FailUnavailable(io, options.common.target, target.error());
+    platform = (*target)->platform();
+  }
   if (table.programs() == 0) {
     return Fail(io, kBadInput,
                 "nothing there: programs, a corpus, traces or a folder of findings are expected");
@@ -120,7 +125,8 @@ void AddReach(CLI::App& app, Chosen& chosen) {
       "reach", "Table of step x component x way of exit that a run or a corpus exercised");
   command->footer(
       "A folder of findings stands for the last fuzzing run that wrote there, traces for what was\n"
-      "observed; programs and corpora are simulated as on the target's platform.");
+      "observed; programs and corpora are simulated as on the target's platform. With --target it\n"
+      "is said as well what that target can do here and nothing did.");
   command->add_option("paths", options->paths, "Findings, a corpus, programs or traces")
       ->required();
   AddTarget(*command, options->common);

@@ -27,6 +27,8 @@ kvm::Host HostOf(const trace::Platform& platform) {
   host.dynamic &= platform.host_xcr0;
   // fpu_user_cfg.default_features
   host.user_features = (platform.host_xcr0 | xstate::kX87Sse) & ~host.dynamic;
+  // The native agent's thread has used them before its first program (LoadTilesOnce).
+  if (!platform.HasVmm()) host.user_features |= host.dynamic & platform.guest.xsave.xcr0;
   host.mxcsr_mask = platform.host.mxcsr_mask;
   host.image_size = std::clamp(platform.xsave_size, kvm::kGetXsaveSize, kvm::kMaxImage);
   host.compacted = platform.compacted;

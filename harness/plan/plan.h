@@ -106,6 +106,11 @@ struct Plan {
 // XSETBV would accept, and the `length` of a fill to the slot's or image's end.
 Plan MakePlan(const program::Program& program, const trace::Platform& platform);
 
+// Whether a CPU described by `features` has what a step needs.
+bool Has(const cpu::Features& features, program::Needs needs);
+// Whether the platform's guests can be made to run steps of this kind.
+bool CanRun(const program::StepRow& row, const trace::Platform& platform);
+
 // The state every program starts from, on every target: CR0.TS 0; CR4.OSFXSR, OSXMMEXCPT and
 // OSXSAVE set, CR4.PKE as the program says where there is PKU; XCR0 as above; IA32_XSS, IA32_XFD,
 // IA32_XFD_ERR and the MSRs of CET 0; every component initial (MXCSR 1F80H, PKRU 0); slots zero;

@@ -38,40 +38,6 @@ uint64_t Consistent(uint64_t mask) {
   return mask;
 }
 
-bool Has(const cpu::Features& f, Needs needs) {
-  switch (needs) {
-    case Needs::kBase:
-      return true;
-    case Needs::kXsave:
-      return f.xsave.xcr0 != 0;
-    case Needs::kXsaveopt:
-      return f.xsave.xsaveopt;
-    case Needs::kXsavec:
-      return f.xsave.xsavec;
-    case Needs::kXsaves:
-      return f.xsave.xsaves;
-    case Needs::kAvx:
-      return f.avx;
-    case Needs::kAvx2:
-      return f.avx2;
-    case Needs::kAvx512f:
-      return f.avx512f;
-    case Needs::kAvx512vl:
-      return f.avx512f && f.avx512vl;
-    case Needs::kAvx512bw:
-      return f.avx512f && f.avx512bw;
-    case Needs::kMpx:
-      return f.mpx;
-    case Needs::kPku:
-      return f.pku;
-    case Needs::kAmxTile:
-      return f.amx_tile && (f.xsave.xcr0 & xstate::kAmx) == xstate::kAmx;
-    case Needs::kAmxInt8:
-      return f.amx_int8 && Has(f, Needs::kAmxTile);
-  }
-  return false;
-}
-
 std::string_view NameOf(Needs needs) {
   switch (needs) {
     case Needs::kBase:
@@ -116,6 +82,44 @@ std::string WhyTargetCannot(const StepRow& row, const Platform& platform) {
 }
 
 }  // namespace
+
+bool Has(const cpu::Features& f, Needs needs) {
+  switch (needs) {
+    case Needs::kBase:
+      return true;
+    case Needs::kXsave:
+      return f.xsave.xcr0 != 0;
+    case Needs::kXsaveopt:
+      return f.xsave.xsaveopt;
+    case Needs::kXsavec:
+      return f.xsave.xsavec;
+    case Needs::kXsaves:
+      return f.xsave.xsaves;
+    case Needs::kAvx:
+      return f.avx;
+    case Needs::kAvx2:
+      return f.avx2;
+    case Needs::kAvx512f:
+      return f.avx512f;
+    case Needs::kAvx512vl:
+      return f.avx512f && f.avx512vl;
+    case Needs::kAvx512bw:
+      return f.avx512f && f.avx512bw;
+    case Needs::kMpx:
+      return f.mpx;
+    case Needs::kPku:
+      return f.pku;
+    case Needs::kAmxTile:
+      return f.amx_tile && (f.xsave.xcr0 & xstate::kAmx) == xstate::kAmx;
+    case Needs::kAmxInt8:
+      return f.amx_int8 && Has(f, Needs::kAmxTile);
+  }
+  return false;
+}
+
+bool CanRun(const program::StepRow& row, const Platform& platform) {
+  return platform.can.test(static_cast<uint8_t>(row.op)) && Has(platform.guest, row.needs);
+}
 
 Program LimitSetUp(const Program& program, const Platform& platform) {
   const uint64_t guest = platform.guest.xsave.xcr0;

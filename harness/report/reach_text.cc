@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "harness/plan/plan.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::report {
@@ -58,14 +59,29 @@ std::string Table(const Cells& cells, std::string (*column_name)(uint8_t)) {
   return text;
 }
 
+// What the platform can do, by step and component, and nothing did.
 std::string NeverRan(const Cells& cells, const trace::Platform& platform) {
+  const auto& guest = platform.guest.xsave;
   std::string text;
   for (const program::StepRow& row : program::StepTable()) {
-    const auto op = static_cast<uint8_t>(row.op);
-    if (platform.can.test(op) && !cells.contains(op)) text += fmt::format(" {}", row.name);
+    if (!plan::CanRun(row, platform)) continue;
+    const auto found = cells.find(static_cast<uint8_t>(row.op));
+    if (found == cells.end()) {
+      text += fmt::format("  {}\n", row.name);
+      continue;
+    }
+    std::string missing;
+    for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
+      const auto c = static_cast<xstate::Component>(i);
+      const bool there = (row.components & (guest.xcr0 | guest.xss) & Bit(c)) != 0;
+      if (there && !found->second.contains(static_cast<uint8_t>(i))) {
+        missing += fmt::format(" {}", xstate::RowOf(c).name);
+      }
+    }
+    if (!missing.empty()) text += fmt::format("  {} with{}\n", row.name, missing);
   }
-  return text.empty() ? "every step that this platform can do ran\n"
-                      : fmt::format("can be done here, never ran:{}\n", text);
+  return text.empty() ? "Every step ran with every component that this platform can do\n"
+                      : "Can be done here and never ran:\n" + text;
 }
 
 std::string LawsChecked(const ReachTable& table) {

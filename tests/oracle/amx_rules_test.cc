@@ -89,9 +89,15 @@ TEST_F(Amx, LdtilecfgWantsReservedBytesZero) {
       const bool reserved = (at >= 2 && at < 16) || (at >= 32 && at < 48) || at >= 56;
       Cpu cpu = cpu_;
       const Result result = cpu.Ldtilecfg(config);
-      if (reserved) EXPECT_EQ(result, kProtection) << at;
-      if (at == 1) EXPECT_EQ(result, std::nullopt) << "any start_row will do";
-      if (at == 0) EXPECT_EQ(result, bit == 0 ? Result() : kProtection) << "palettes are 0 and 1";
+      if (reserved) {
+        EXPECT_EQ(result, kProtection) << at;
+      }
+      if (at == 1) {
+        EXPECT_EQ(result, std::nullopt) << "any start_row will do";
+      }
+      if (at == 0) {
+        EXPECT_EQ(result, bit == 0 ? Result() : kProtection) << "palettes are 0 and 1";
+      }
     }
   }
 }

@@ -18,11 +18,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tests/oracle/host_cpu.h"
+
 extern char** environ;
 
 namespace {
 
-constexpr char kChild[] = "FPSWAP_XFD_CHILD";
+using fpswap::cpu::testing::kWithoutTiles;
 
 bool CpuAndKernelHaveTiles() {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -91,11 +93,11 @@ void WithoutPermission() {
 
 TEST(AmxXfd, DisabledTilesAreDeviceNotAvailableBehindInvalidOpcodes) {
   if (!CpuAndKernelHaveTiles()) GTEST_SKIP() << "no AMX on this CPU, or not enabled by its kernel";
-  if (std::getenv(kChild) != nullptr) return WithoutPermission();
+  if (std::getenv(kWithoutTiles) != nullptr) return WithoutPermission();
   std::vector<char*> environment;
   for (char** variable = environ; *variable != nullptr; ++variable)
     environment.push_back(*variable);
-  std::string marker = std::string(kChild) + "=1";
+  std::string marker = std::string(kWithoutTiles) + "=1";
   environment.push_back(marker.data());
   environment.push_back(nullptr);
   char self[] = "/proc/self/exe";

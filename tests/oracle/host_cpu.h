@@ -17,6 +17,9 @@ struct HostCpu {
 // Read once. Asks the kernel for permission to use tiles.
 const HostCpu& Host();
 
+// Set in the environment: this process does not ask for permission to use tiles.
+inline constexpr char kWithoutTiles[] = "FPSWAP_WITHOUT_TILES";
+
 // A Cpu that is in the state that a process of this host starts its steps in.
 Cpu HostModel();
 
