@@ -193,6 +193,7 @@ void Walk::Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* r
 void Walk::Actions(const plan::Plan& plan) {
   for (const plan::Action& action : plan.actions) {
     if (plan.effective.steps[action.first].op == Op::kRaw) {
+      if (reach_ != nullptr) PrepareReach(action.first), EmitReach(action.first);
       if (verdict_ != nullptr) verdict_->Cut("raw code", action.first, true);
       return;
     }

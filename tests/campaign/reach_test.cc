@@ -106,7 +106,8 @@ TEST(ReachText, ShowsTheStepItsOutcomesTheTrimsAndWhatNeverRan) {
   EXPECT_THAT(text, HasSubstr("avx"));
   EXPECT_THAT(text, HasSubstr("#GP"));
   EXPECT_THAT(text, HasSubstr("no CPL 0 here"));
-  EXPECT_THAT(text, HasSubstr("never ran: x87.fninit"));
+  EXPECT_THAT(text, HasSubstr("never ran:\n  x87.fninit\n"));
+  EXPECT_THAT(text, HasSubstr("\n  xsave with x87 sse "));
   EXPECT_THAT(report::ReachText(Filled(), nullptr), Not(HasSubstr("never ran")));
 }
 
