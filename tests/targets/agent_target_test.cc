@@ -147,7 +147,9 @@ TEST(AgentTargetTest, APlanThatIsRefusedCostsNeitherTheAgentNorTheRestOfTheBatch
     const bool refused = i == 1 || i == 3;
     EXPECT_EQ(ends[i].reason, refused ? EndReason::kSetupFailed : EndReason::kDone)
         << i << ": " << ends[i].text;
-    if (refused) EXPECT_THAT(ends[i].text, HasSubstr("vCPU"));
+    if (refused) {
+      EXPECT_THAT(ends[i].text, HasSubstr("vCPU"));
+    }
   }
   EXPECT_EQ(target->restarts(), 0u);
 }
