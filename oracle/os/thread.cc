@@ -106,14 +106,21 @@ void ExpectSigframe(kvm::Vcpu& thread, std::span<const uint8_t> seen, std::span<
   std::memset(out.data() + xstate::kHeaderOffset, 0, xstate::kHeaderSize);
   const uint64_t features = thread.host->user_features;
   SeenFrame choices(seen);
+  // Tiles that are not in use are not written at all (XFEATURE_MASK_SIGFRAME_INITOPT), where XSAVE
+  // would write their initial values: the bytes are the stack's.
+  uint64_t written = features;
+  for (const Component c : {Component::kTilecfg, Component::kTiledata}) {
+    const bool in_use = !seen.empty() && choices.InitialIsInUse(c);
+    if (thread.cpu.IsInitial(c) && !in_use) written &= ~Bit(c);
+  }
   // At an address that is aligned; it never faults.
-  thread.cpu.Xsave(cpu::SaveForm::kXsave, out, 0, features, /*wide=*/true, choices);
+  thread.cpu.Xsave(cpu::SaveForm::kXsave, out, 0, written, /*wide=*/true, choices);
   const xstate::MutableImage image(out);
   image.set_xstate_bv(image.view().xstate_bv() | xstate::kX87Sse);
   std::memset(out.data() + kSwAt, 0, kSwSize);
   WriteAt(out, kSwMagic1, kMagic1);
   WriteAt(out, kSwExtendedSize, static_cast<uint32_t>(out.size() + sizeof(kMagic2)));
-  WriteAt(out, kSwXfeatures, features);
+  WriteAt(out, kSwXfeatures, features);  // what is asked for, written or not
   WriteAt(out, kSwXstateSize, static_cast<uint32_t>(out.size()));
 }
 

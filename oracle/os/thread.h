@@ -42,9 +42,10 @@ void ExpectRegset(kvm::Vcpu& thread, std::span<const uint8_t> seen, std::span<ui
 kvm::Status SetRegset(kvm::Vcpu& thread, std::span<const uint8_t> image);
 
 // The image in a signal's frame (copy_fpstate_to_sigframe): XSAVE64 of all the thread's components
-// over a cleared header; then XSTATE_BV[1:0] set and _fpx_sw_bytes written (save_xstate_epilog).
-// Left open: XSTATE_BV[i] of a component that holds its initial value, and bytes that no
-// instruction and no rule writes (reserved, gaps of the layout), which are the stack's.
+// over a cleared header, but for tiles that are not in use (xfeatures_need_sigframe_write); then
+// XSTATE_BV[1:0] set and _fpx_sw_bytes written (save_xstate_epilog). Left open: XSTATE_BV[i] of a
+// component that holds its initial value, and bytes that no instruction and no rule writes
+// (reserved, gaps of the layout), which are the stack's.
 void ExpectSigframe(kvm::Vcpu& thread, std::span<const uint8_t> seen, std::span<uint8_t> out);
 
 // rt_sigreturn from a frame that holds `image`, with kMagic2 behind it (fpu__restore_sig).

@@ -65,7 +65,9 @@ bool IsOfTheStack(const trace::Platform& platform, const plan::Plan& plan, size_
   if (at < xstate::kExtendedOffset) return at >= 416 && at < 464;
   for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
     const auto& sub = platform.host.xsave.sub[i];
-    const bool used = ((platform.host_xcr0 >> i) & 1) != 0 && !sub.supervisor;
+    // Tiles that are not in use are not written.
+    const bool tiles = ((xstate::kAmx >> i) & 1) != 0;
+    const bool used = ((platform.host_xcr0 >> i) & 1) != 0 && !sub.supervisor && !tiles;
     const bool pkru = i == static_cast<unsigned>(xstate::Component::kPkru);  // 4 bytes of its 8
     if (used && at >= sub.offset && at < sub.offset + (pkru ? 4 : sub.size)) return false;
   }
