@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "harness/judge/call.h"
 
+#include <cstring>
+
 namespace fpswap::judge {
 
 bool Fail(Call& v, Law law, Relation relation, const char* what, const char* rule,
@@ -50,6 +52,16 @@ bool Same(Call& v, std::span<const uint8_t> possible, Place place, const char* r
 
 unsigned ImageOf(const Call& v) {
   return static_cast<unsigned>(v.c.step.arg[0]) % program::kImageCount;
+}
+
+bool TakeImage(Call& v, std::span<const uint8_t> possible, const char* rule) {
+  const bool same = v.c.seen == nullptr || Same(v, possible, Place::kImage, rule);
+  const auto given = v.c.seen == nullptr ? possible : v.Data();
+  if (given.size() != possible.size()) return false;
+  const auto image = v.c.world.image[ImageOf(v)].Write(0, given.size());
+  std::memcpy(image.data(), given.data(), given.size());
+  v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
+  return same;
 }
 
 }  // namespace fpswap::judge

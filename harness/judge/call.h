@@ -38,6 +38,10 @@ bool Same(Call& v, std::span<const uint8_t> possible, Place place, const char* r
 // The image buffer that the step's first argument names.
 unsigned ImageOf(const Call& v);
 
+// Whether the image that the call gave is `possible`. The buffer then holds what was seen, right or
+// wrong, unless that has another size.
+bool TakeImage(Call& v, std::span<const uint8_t> possible, const char* rule);
+
 // Steps of the system, on one world (os_steps.cc).
 bool OsGetRegset(Call& v);
 bool OsSetRegset(Call& v);

@@ -19,16 +19,11 @@ constexpr char kSigreturnRule[] = "Linux: fpu__restore_sig, check_xstate_in_sigf
 
 using Expect = void (*)(kvm::Vcpu&, std::span<const uint8_t>, std::span<uint8_t>);
 
-bool TakeImage(Call& v, Expect expect, const char* rule) {
-  const uint32_t size = os::ImageSize(*v.c.vcpu.host);
-  const bool seen = v.c.seen != nullptr;
+bool GetImage(Call& v, Expect expect, const char* rule) {
   std::array<uint8_t, kvm::kMaxImage> possible;
-  const auto out = std::span(possible).first(size);
-  expect(v.c.vcpu, seen ? v.Data() : std::span<const uint8_t>{}, out);
-  if (seen && !Same(v, out, Place::kImage, rule)) return false;
-  std::memcpy(v.c.world.image[ImageOf(v)].Write(0, size).data(), out.data(), size);
-  v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
-  return true;
+  const auto out = std::span(possible).first(os::ImageSize(*v.c.vcpu.host));
+  expect(v.c.vcpu, v.c.seen != nullptr ? v.Data() : std::span<const uint8_t>{}, out);
+  return TakeImage(v, out, rule);
 }
 
 std::span<uint8_t> EditImage(Call& v) {
@@ -42,7 +37,7 @@ bool HasPkru(const Call& v) { return (v.c.vcpu.host->user_features & Bit(Compone
 
 bool OsGetRegset(Call& v) {
   return Returned(v, {}, "PTRACE_GETREGSET errno", kGetRegsetRule) &&
-         TakeImage(v, os::ExpectRegset, kGetRegsetRule);
+         GetImage(v, os::ExpectRegset, kGetRegsetRule);
 }
 
 bool OsSetRegset(Call& v) {
@@ -57,7 +52,7 @@ bool OsSetRegset(Call& v) {
 
 bool OsSigframe(Call& v) {
   return Returned(v, {}, "errno of a signal", kSigframeRule) &&
-         TakeImage(v, os::ExpectSigframe, kSigframeRule);
+         GetImage(v, os::ExpectSigframe, kSigframeRule);
 }
 
 bool OsSigreturn(Call& v) {

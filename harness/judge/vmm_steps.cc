@@ -47,22 +47,16 @@ constexpr char kSetXsaveRule[] = "KVM: kvm_vcpu_ioctl_x86_set_xsave, copy_uabi_t
 // The record has the `size` bytes of the VMM's buffer, of which KVM writes those of the vCPU's
 // size.
 bool GetImage(Vmm& v, uint32_t size) {
-  auto& image = v.c.world.image[ImageOf(v)];
   const bool seen = v.c.seen != nullptr;
   std::array<uint8_t, kvm::kMaxImage> possible;
   const auto out = std::span(possible).first(size);
   const uint32_t written = std::min(size, v.c.vcpu.ImageSize());
-  std::memcpy(out.data(), image.Bytes().data(), size);
+  std::memcpy(out.data(), v.c.world.image[ImageOf(v)].Bytes().data(), size);
   kvm::ExpectXsave(
       v.c.vcpu,
       seen && v.Data().size() == size ? v.Data().first(written) : std::span<const uint8_t>{},
       out.first(written));
-  // The buffer holds what was seen, right or wrong.
-  const bool same = !seen || Same(v, out, Place::kImage, kGetXsaveRule);
-  if (seen && v.Data().size() != size) return false;
-  std::memcpy(image.Write(0, size).data(), seen ? v.Data().data() : out.data(), size);
-  v.c.world.source[ImageOf(v)] = {true, v.c.step.vcpu};
-  return same;
+  return TakeImage(v, out, kGetXsaveRule);
 }
 
 bool GetXsave(Vmm& v) {

@@ -119,9 +119,9 @@ bool IsFullLook(Op op) {
          op == Op::kXsaves || op == Op::kOsGetRegset || op == Op::kOsSigframe;
 }
 
-// Whether two worlds will never be told apart. They can only differ in vCPUs: what memory holds has
-// been seen.
-bool SameButForBlame(const World& a, const World& b) {
+// Whether two worlds agree in what the images of their vCPUs do not show. If the images are the
+// same too, they will never be told apart: what memory holds has been seen.
+bool SameBesidesImages(const World& a, const World& b) {
   for (unsigned v = 0; v < a.vcpus; ++v) {
     const kvm::Vcpu &x = a.vcpu[v], &y = b.vcpu[v];
     const cpu::Registers &r = x.cpu.regs, &s = y.cpu.regs;
@@ -130,8 +130,7 @@ bool SameButForBlame(const World& a, const World& b) {
         x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.amx_heeds_ts == y.cpu.amx_heeds_ts &&
         x.cpu.unknown == y.cpu.unknown && r.x87.pointers_known == s.x87.pointers_known &&
         r.x87.selectors_known == s.x87.selectors_known && r.mxcsr == s.mxcsr &&
-        r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes()) &&
-        ImageOf(x) == ImageOf(y);
+        r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes());
     if (!same) return false;
   }
   return true;
@@ -232,9 +231,8 @@ void Walk::NoteState(const program::Step& step) {
     std::array<uint8_t, plan::kFpuSize> fpu;
     plan::FillFpu(step, fpu);
     Image given(host_.image_size);
-    std::copy_n(fpu.begin(), 128, given.begin() + 32);         // st_space
-    std::copy_n(fpu.begin() + 128, 24, given.begin());         // FCW to FDP
-    std::copy_n(fpu.begin() + 152, 256, given.begin() + 160);  // xmm_space
+    kvm::CopyFpuX87(fpu, given);
+    kvm::CopyFpuXmm(fpu, given);
     note(std::move(given));
   }
   for (size_t i = 0; i < worlds_.size(); ++i) {
@@ -481,12 +479,15 @@ void Walk::MergeWorlds() {
   for (size_t i = 0, blameless = 0; i < worlds_.size(); ++i) {
     if (worlds_.blame(i) == 0) worlds_.Swap(i, blameless++);
   }
-  std::vector<size_t> kept;
+  std::vector<std::vector<Image>> kept;  // of world k, by vCPU
   worlds_.Prune([&](size_t i) {
-    const bool is_new = std::ranges::none_of(
-        kept, [&](size_t k) { return SameButForBlame(worlds_[k], worlds_[i]); });
-    if (is_new) kept.push_back(kept.size());
-    return is_new;
+    std::vector<Image> images;
+    for (unsigned v = 0; v < worlds_[i].vcpus; ++v) images.push_back(ImageOf(worlds_[i].vcpu[v]));
+    for (size_t k = 0; k < kept.size(); ++k) {
+      if (images == kept[k] && SameBesidesImages(worlds_[k], worlds_[i])) return false;
+    }
+    kept.push_back(std::move(images));
+    return true;
   });
 }
 

@@ -380,6 +380,17 @@ bool Builder::Get(uint64_t image) {
   return Add(palette_.PickOf(kGets, rng()), {image});
 }
 
+void Builder::EditImage(uint64_t image) {
+  for (uint64_t n = 1 + rng().Below(3); n != 0; --n) {
+    const uint64_t offset = draw_.Offset();
+    if (offset != 512 && offset != 520 && rng().OneIn(2)) {
+      Add(Op::kImageFill, {image, offset, 1 + rng().Below(64), draw_.Pattern()});
+    } else {
+      Add(Op::kImageWrite, {image, offset, draw_.AreaValue(offset)});
+    }
+  }
+}
+
 void Builder::Exit() {
   AddOneOf({Op::kExitOut, Op::kExitOut, Op::kExitOut, Op::kExitMmioRead, Op::kExitMmioWrite,
             Op::kExitMmioVector, Op::kExitCpuid, Op::kExitHlt, Op::kExitMsr, Op::kExitPageFault});

@@ -90,7 +90,8 @@ class Builder {
   std::optional<uint64_t> Save(uint64_t slot, uint64_t rfbm);
   // XRSTOR, or XRSTORS of what XSAVES saved.
   bool Restore(uint64_t slot, uint64_t rfbm);
-  bool Get(uint64_t image);  // either GET_XSAVE
+  bool Get(uint64_t image);        // any call that gives an image
+  void EditImage(uint64_t image);  // a few bytes of its contents changed
 
   void Exit();     // one way out of the guest and back
   void Disturb();  // something around a run: CPU, competitor, signal, swap, migration

@@ -62,14 +62,7 @@ void Subset(Builder& b) {
 // A few bytes of the contents changed.
 void Edited(Builder& b) {
   const uint64_t image = b.rng().OneIn(3) ? b.GotImage() : Frame(b);
-  for (uint64_t n = 1 + b.rng().Below(3); n != 0; --n) {
-    const uint64_t offset = b.draw().Offset();
-    if (offset != 512 && offset != 520 && b.rng().OneIn(2)) {
-      b.Add(Op::kImageFill, {image, offset, 1 + b.rng().Below(64), b.draw().Pattern()});
-    } else {
-      b.Add(Op::kImageWrite, {image, offset, b.draw().AreaValue(offset)});
-    }
-  }
+  b.EditImage(image);
   Set(b, image);
   b.Between();
   b.Look();

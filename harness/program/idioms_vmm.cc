@@ -41,14 +41,7 @@ void SetSubset(Builder& b) {
 void SetEdited(Builder& b) {
   const uint64_t image = b.GotImage();
   if (b.scene().images == 0) b.Get(image);
-  for (uint64_t n = 1 + b.rng().Below(3); n != 0; --n) {
-    const uint64_t offset = b.draw().Offset();
-    if (offset != 512 && offset != 520 && b.rng().OneIn(2)) {
-      b.Add(Op::kImageFill, {image, offset, 1 + b.rng().Below(64), b.draw().Pattern()});
-    } else {
-      b.Add(Op::kImageWrite, {image, offset, b.draw().AreaValue(offset)});
-    }
-  }
+  b.EditImage(image);
   b.Add(Op::kSetXsave, {image});
   b.Between();
   b.Look();

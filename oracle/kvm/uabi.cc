@@ -154,12 +154,10 @@ void ExpectXsave(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> o
 
 void ExpectFpu(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> out) {
   std::memset(out.data(), 0, out.size());
-  // As an image: st_space, the first 24 bytes, xmm_space, MXCSR.
   std::array<uint8_t, xstate::kLegacySize> legacy{}, as_seen{};
   if (seen.size() == kFpuSize) {
-    std::memcpy(as_seen.data(), seen.data() + 128, 24);
-    std::memcpy(as_seen.data() + 32, seen.data(), 128);
-    std::memcpy(as_seen.data() + kXmmAt, seen.data() + 152, kXmmSize);
+    CopyFpuX87(seen, as_seen);
+    CopyFpuXmm(seen, as_seen);
     // Reserved in an image, and no part of struct kvm_fpu.
     if ((vcpu.raw.components & Bit(Component::kX87)) != 0) as_seen[5] = vcpu.raw.bytes[5];
   }

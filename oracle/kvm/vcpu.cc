@@ -40,6 +40,15 @@ bool ImageIsValid(const Vcpu& vcpu, std::span<const uint8_t> image, uint64_t bv)
 
 }  // namespace
 
+void CopyFpuX87(std::span<const uint8_t> fpu, std::span<uint8_t> legacy) {
+  std::memcpy(legacy.data() + 32, fpu.data(), 128);
+  std::memcpy(legacy.data(), fpu.data() + 128, 24);
+}
+
+void CopyFpuXmm(std::span<const uint8_t> fpu, std::span<uint8_t> legacy) {
+  std::memcpy(legacy.data() + 160, fpu.data() + 152, 256);
+}
+
 RawImage& RawImage::operator=(const RawImage& other) {
   if (this == &other) return *this;
   components = other.components;
@@ -104,15 +113,14 @@ Status Vcpu::SetXsave(std::span<const uint8_t> image) {
 // struct kvm_fpu: st_space, then the 24 bytes that begin the legacy region, then xmm_space. As with
 // an image, what was given may be shown as it was until it has been through the registers.
 void Vcpu::SetFpuX87(std::span<const uint8_t> fpu) {
-  std::memcpy(raw.bytes.data() + 32, fpu.data(), 128);
-  std::memcpy(raw.bytes.data(), fpu.data() + 128, 24);
+  CopyFpuX87(fpu, raw.bytes);
   raw.bytes[5] = 0;  // the byte behind the tags is not taken
   cpu.LoadX87(raw.bytes, /*wide=*/true);
   raw.components |= Bit(Component::kX87);
 }
 
 void Vcpu::SetFpuXmm(std::span<const uint8_t> fpu) {
-  std::memcpy(raw.bytes.data() + 160, fpu.data() + 152, 256);
+  CopyFpuXmm(fpu, raw.bytes);
   cpu.LoadXmm(raw.bytes);
   raw.components |= Bit(Component::kSse);
 }

@@ -32,6 +32,11 @@ struct Host {
   bool compacted = true;         // the kernel keeps fpstates compacted
 };
 
+// The parts of a struct kvm_fpu (kFpuSize bytes), written to where an XSAVE image has them in its
+// legacy region: st_space with the 24 bytes from FCW to FDP, and xmm_space.
+void CopyFpuX87(std::span<const uint8_t> fpu, std::span<uint8_t> legacy);
+void CopyFpuXmm(std::span<const uint8_t> fpu, std::span<uint8_t> legacy);
+
 // What an ioctl returns: 0 or a count, or -1 with an errno.
 struct Status {
   int result = 0;

@@ -138,6 +138,17 @@ inline const Divergence& First(const Verdict& v) {
   return v.ok() ? kNone : v.divergences[0];
 }
 
+// A judge for the platform of the tests.
+class JudgeTest : public testing::Test {
+ protected:
+  Verdict Check(const plan::Plan& plan, const std::vector<uint8_t>& records) {
+    return judge_.Check(plan, records);
+  }
+
+  trace::Platform platform_ = TestPlatform();
+  Judge judge_{platform_};
+};
+
 // What the tests tell a verdict by.
 inline std::string Told(const Verdict& v) { return v.ok() ? "ok" : VerdictToJson(v); }
 

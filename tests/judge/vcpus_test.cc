@@ -11,11 +11,8 @@ namespace {
 
 using xstate::Component;
 
-class VcpusTest : public testing::Test {
+class VcpusTest : public JudgeTest {
  protected:
-  Verdict Check(const plan::Plan& plan, const std::vector<uint8_t>& records) {
-    return judge_.Check(plan, records);
-  }
   // An image with ZMM17 holding `pattern`.
   std::vector<uint8_t> Zmm17(uint16_t pattern) {
     std::vector<uint8_t> image = FreshImage(platform_);
@@ -24,9 +21,6 @@ class VcpusTest : public testing::Test {
     Put<uint64_t>(image, 512, 0x80);
     return image;
   }
-
-  trace::Platform platform_ = TestPlatform();
-  Judge judge_{platform_};
 };
 
 TEST_F(VcpusTest, EachHasItsOwnState) {

@@ -15,11 +15,8 @@ using xstate::Component;
 
 constexpr uint32_t kAvxAt = 576;  // of the standard format
 
-class VerdictTest : public testing::Test {
+class VerdictTest : public JudgeTest {
  protected:
-  Verdict Check(const plan::Plan& plan, const std::vector<uint8_t>& records) {
-    return judge_.Check(plan, records);
-  }
   // An image with AVX in use, YMM3 holding `pattern`.
   std::vector<uint8_t> AvxImage(uint16_t pattern) {
     std::vector<uint8_t> image = FreshImage(platform_);
@@ -29,9 +26,6 @@ class VerdictTest : public testing::Test {
     Put<uint64_t>(image, 512, 6);
     return image;
   }
-
-  trace::Platform platform_ = TestPlatform();
-  Judge judge_{platform_};
 };
 
 TEST_F(VerdictTest, AFreshVcpuShowsTheInitialImage) {
