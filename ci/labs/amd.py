@@ -131,7 +131,6 @@ class Amd(lab.Lab):
                 try:
                     self.save_platform(frames.hello(qemu, 300))
                     with Monitor(monitor) as qmp:
-                        qmp.run("stop")
                         qmp.run("migrate", uri=f"file:{snapshot}")
                         qmp.until_migrated()
                         qmp.run("quit")
