@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What labs keep: one folder, in which a thing is made again only when its inputs have changed."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+# As fpswap's.
+OK, FAILED, USAGE, UNAVAILABLE = range(4)
+
+
+class Failure(Exception):
+    """A sentence that the user can act on, and the exit code that goes with it."""
+
+    def __init__(self, sentence, code=FAILED):
+        super().__init__(sentence)
+        self.code = code
+
+
+def say(sentence):
+    print(f"ci/lab: {sentence}", file=sys.stderr, flush=True)
+
+
+def cache():
+    """$FPSWAP_CACHE, or ~/.cache/fpswap."""
+    base = os.environ.get("FPSWAP_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fpswap")
+    return pathlib.Path(base).absolute()
+
+
+def lab_folder(name):
+    return cache() / "labs" / name
+
+
+def digest(*inputs):
+    """The SHA-256 of the inputs: of a Path its contents, of all else its text. Their order and number count."""
+    whole = hashlib.sha256()
+    for item in inputs:
+        data = item.read_bytes() if isinstance(item, pathlib.Path) else repr(item).encode()
+        whole.update(hashlib.sha256(data).digest())
+    return whole.hexdigest()
+
+
+def identity(path):
+    """Of a file too large to be read each time: what changes when it is written anew."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def lock(path):
+    """Only one process at a time is inside; the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def made(output, inputs, make, what):
+    """`output`, made by make(temporary path) unless it is there and was made from the same inputs.
+
+    `what` is said before it is made. The digest of the inputs stands beside the output, in OUTPUT.key; it is written
+    after the output, so what was interrupted is made again."""
+    key = output.with_name(output.name + ".key")
+    wanted = digest(*inputs)
+
+    def is_there():
+        return output.exists() and key.exists() and key.read_text(encoding="utf-8") == wanted
+
+    if is_there():
+        return output
+    with lock(output):
+        if is_there():  # by whom we waited for
+            return output
+        say(what)
+        key.unlink(missing_ok=True)
+        temporary = output.with_name(f"{output.name}.part")
+        remove(temporary)
+        make(temporary)
+        remove(output)
+        os.replace(temporary, output)
+        key.write_text(wanted, encoding="utf-8")
+    return output
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def debian(verb, *words):
+    """The lines that `ci/debian` answers with."""
+    done = subprocess.run([REPOSITORY / "ci" / "debian", "--cache", cache() / "debian", verb, *words],
+                          stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(f"ci/debian {verb} {' '.join(words)} failed; what it said stands above", UNAVAILABLE)
+    return done.stdout.split()
+
+
+def unpacked(package):
+    """The folder of a Debian package, of its newest version or of NAME=VERSION-PREFIX's."""
+    return pathlib.Path(debian("unpack", package)[0])
