@@ -2,6 +2,7 @@
 //
 // fpswap doctor: what this machine can test, and for what is missing the reason and the remedy.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
@@ -187,6 +188,7 @@ std::optional<trace::Platform> LastSeen(const targets::Lab& lab) {
 
 std::string LabText(const targets::Lab& lab, const std::optional<trace::Platform>& seen) {
   std::string text = fmt::format("\ntarget {}{}: {}\n", targets::kLabPrefix, lab.name(), lab.about);
+  if (!lab.debug.empty()) text += fmt::format("  its kernel has {}\n", fmt::join(lab.debug, ", "));
   if (!seen) return text + fmt::format("  not run yet: ci/lab check {}\n", lab.name());
   text += fmt::format("  {}, kernel {}, {}, as it was when it last ran\n", seen->cpu, seen->kernel,
                       seen->vendor_module);
@@ -196,6 +198,7 @@ std::string LabText(const targets::Lab& lab, const std::optional<trace::Platform
 json LabJson(const targets::Lab& lab, const std::optional<trace::Platform>& seen) {
   json entry = seen ? Available(*seen) : json::object();
   entry["about"] = lab.about;
+  entry["debug"] = lab.debug;
   entry["seen"] = seen.has_value();
   return entry;
 }

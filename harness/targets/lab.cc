@@ -21,19 +21,17 @@ std::string Check(const json& object, Lab& lab) {
     if (key == "about") {
       if (!value.is_string()) return "\"about\" is no string";
       lab.about = value.get<std::string>();
-    } else if (key == "connect") {
-      if (!value.is_array() || value.empty() || value.size() > kMaxWords ||
+    } else if (key == "connect" || key == "debug") {
+      if (!value.is_array() || value.size() > kMaxWords ||
           !std::ranges::all_of(value, [](const json& word) { return word.is_string(); })) {
-        return "\"connect\" is no list of words";
+        return "\"" + key + "\" is no list of words";
       }
-      lab.connect = value.get<std::vector<std::string>>();
+      (key == "connect" ? lab.connect : lab.debug) = value.get<std::vector<std::string>>();
     } else if (key == "start_s" || key == "silence_s") {
       if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxSeconds) {
         return "\"" + key + "\" is no number of seconds";
       }
       (key == "start_s" ? lab.start : lab.silence) = std::chrono::seconds(value.get<unsigned>());
-    } else {
-      return "\"" + key + "\" is not known here";
     }
   }
   if (lab.connect.empty() || lab.connect[0].empty()) return "\"connect\" is missing";

@@ -70,7 +70,8 @@ TEST_F(LabTest, WhatIsWrongWithALabIsSaid) {
       {R"({"connect": ["x"], "about": 1})", "about"},
       {R"({"connect": ["x"], "start_s": -1})", "start_s"},
       {R"({"connect": ["x"], "silence_s": 1e9})", "silence_s"},
-      {R"({"connect": ["x"], "conect": 1})", "conect"},
+      {R"({"conect": ["x"]})", "connect"},
+      {R"({"connect": ["x"], "debug": "KASAN"})", "debug"},
   };
   for (const auto& [text, word] : cases) {
     Write("x", text);
