@@ -80,8 +80,10 @@ class Amd(lab.Lab):
 
     def connect(self):
         snapshot = self._started()
+        monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
         machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
-                             *_monitor(os.environ.get("FPSWAP_MONITOR")), "-incoming", f"file:{snapshot}"], self._env())
+                             *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
+                             "-incoming", f"file:{snapshot}"], self._env())
 
     def enter(self):
         """A machine of its own, with a shell on its console."""
@@ -109,13 +111,12 @@ class Amd(lab.Lab):
         return kernels.Kernel.from_json(self.settings["kernel"])
 
     def _snapshot(self):
-        settings = self.settings
         agent = lab.agent()
         if not agent.exists():
             raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
                                 store.UNAVAILABLE)
-        key = store.digest(pathlib.Path(__file__), initramfs.INIT, pathlib.Path(initramfs.__file__), agent,
-                           self.kernel.identity(), settings["qemu"], settings["busybox"], settings["memory_mb"])
+        key = store.digest(self._qemu(), self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
+                           self.settings["busybox"], agent)
         return self.folder / "snapshots" / key[:16]
 
     def _initramfs(self, output=None, files=None):
@@ -168,7 +169,7 @@ def _stream(kind="stdio,signal=off"):
 
 
 def _monitor(path):
-    return ["-qmp", f"unix:{path},server=on,wait=off"] if path else []
+    return ["-qmp", f"unix:{path},server=on,wait=off"]
 
 
 class Monitor:
