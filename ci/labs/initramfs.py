@@ -27,11 +27,16 @@ def cpio(entries):
     return b"".join(parts)
 
 
-def initramfs(output, kernel, modules, agent, files=None):
+def busybox():
+    return store.unpacked("busybox-static") / "usr" / "bin" / "busybox"
+
+
+def initramfs(output, kernel, modules, agent, busybox, files=None):  # pylint: disable=redefined-outer-name
     """`output`, an archive (not compressed: an emulator unpacks slowly) for `kernel`, made if its inputs have changed.
 
     modules: names of modules to load, in this order; what they depend on goes before them.
     agent:   kvm-runner, a static program. It is stripped.
+    busybox: a static one, as busybox() fetches it.
     files:   {path in the archive: file}, to be found inside; executable.
 
     init's own parameters, on the kernel's command line:
@@ -40,7 +45,6 @@ def initramfs(output, kernel, modules, agent, files=None):
       fpswap.run=/PATH       no agent: this program, its exit status said on the console as "fpswap-lab: status N"
     When the agent, shell or program ends, the machine powers off."""
     files = files or {}
-    busybox = store.unpacked("busybox-static") / "usr" / "bin" / "busybox"
     if not agent.exists():
         raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
                             store.UNAVAILABLE)
@@ -57,8 +61,8 @@ def initramfs(output, kernel, modules, agent, files=None):
         entries += [(path.lstrip("/"), program, file.read_bytes()) for path, file in files.items()]
         temporary.write_bytes(cpio(entries))
 
-    inputs = [pathlib.Path(__file__), INIT, busybox, kernel.release, kernel.bzimage, str(kernel.modules), modules,
-              agent, *sorted(files), *(files[path] for path in sorted(files))]
+    inputs = [pathlib.Path(__file__), INIT, store.identity(busybox), kernel.identity(), modules, agent,
+              *sorted(files), *(files[path] for path in sorted(files))]
     output.parent.mkdir(parents=True, exist_ok=True)
     return store.made(output, inputs, make, f"making the root file system for {kernel.release}")
 

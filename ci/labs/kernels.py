@@ -12,6 +12,9 @@ import subprocess
 
 from . import store
 
+# What makes a kernel say more, or sooner, that something went wrong in it.
+DEBUG_OPTIONS = ["X86_DEBUG_FPU", "KASAN", "KCSAN", "UBSAN", "KCOV", "PROVE_LOCKING", "DEBUG_ATOMIC_SLEEP", "KVM_PROVE_MMU"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
@@ -20,6 +23,25 @@ class Kernel:
     modules: pathlib.Path  # a folder that holds the modules, at any depth
     builtin: pathlib.Path  # modules.builtin
     config: pathlib.Path | None = None
+
+    def identity(self):
+        """Changes with the image and with KVM's modules; of thousands of other modules nobody looks."""
+        kvm = sorted((self.modules / "kernel" / "arch" / "x86" / "kvm").glob("kvm*.ko*"))
+        return self.release, str(self.modules), *(store.identity(path) for path in [self.bzimage, self.builtin, *kvm])
+
+    def as_json(self):
+        return {name: str(value) for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values):
+        return cls(**{name: value if name == "release" else pathlib.Path(value) for name, value in values.items()})
+
+    def debug_options(self):
+        """What of DEBUG_OPTIONS it was built with; None if nobody knows."""
+        if self.config is None or not self.config.exists():
+            return None
+        lines = set(self.config.read_text(encoding="utf-8").splitlines())
+        return [option for option in DEBUG_OPTIONS if f"CONFIG_{option}=y" in lines]
 
 
 def debian_kernel(series):

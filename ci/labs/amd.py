@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""lab:amd: real kvm_amd on the SVM that QEMU emulates (TCG), so it needs no virtualisation and no privilege.
+
+The machine boots once, up to where its agent has answered a hello; then it is kept as a snapshot, and each connect
+starts from that. QEMU itself is what fpswap speaks to: its stdin and stdout are the agent's port of virtio-serial."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+
+from . import frames, initramfs, kernels, lab, machine, store
+
+DEFAULT = "6.12"
+MODULES = ["virtio_pci", "virtio_console", "kvm_amd"]
+# oops=panic: after an oops in KVM locks stay held and state is half changed, and its agent is mostly dead, so nobody
+# is left to read the kernel's log; the console has the whole of it, and a fresh machine costs a fraction of a second.
+# A warning is no oops: the machine goes on, and the agent reads it. unknown_nmi_panic: QEMU's inject-nmi is our panic.
+# nokaslr: addresses in the log are the same in each machine and in System.map.
+ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
+             "random.trust_cpu=on fpswap.port=/dev/vport0p1")
+MEMORY_MB, SANITIZED_MEMORY_MB = 512, 2048
+KEPT_SNAPSHOTS = 4  # of different agents
+
+
+class Amd(lab.Lab):
+    def build(self, options):
+        suffix = self.name.partition(":")[2] or DEFAULT
+        own = self._own_kernel(options)
+        kernel = own or kernels.debian_kernel(suffix)
+        folder = store.lab_folder(f"amd:{suffix}")
+        folder.mkdir(parents=True, exist_ok=True)
+        default = folder.with_name("amd")
+        if suffix == DEFAULT and not default.exists():
+            default.symlink_to(folder.name)
+        self.name, self.folder = folder.name, folder
+        debug = kernel.debug_options()
+        self.save({
+            "about": f"kvm_amd of {'your' if own else 'Debian''s'} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
+            "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
+            "start_s": 180, "silence_s": 60,
+            "debug": debug, "kernel": kernel.as_json(), "own": own is not None,
+            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if debug and "KASAN" in debug else MEMORY_MB),
+            "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
+            "busybox": str(initramfs.busybox()),
+        })
+        self.start()
+
+    def _own_kernel(self, options):
+        if options.kernel:
+            return kernels.own_kernel(options.kernel, options.modules)
+        if (self.folder / "lab.json").exists() and self.settings.get("own"):
+            known = self.settings["kernel"]
+            return kernels.own_kernel(known["bzimage"], known["modules"])
+        return None
+
+    def start(self):
+        """The snapshot for the agent of now, made if there is none."""
+        snapshot = self._snapshot()
+        snapshot.parent.mkdir(exist_ok=True)
+        made = store.made(snapshot, [], self._boot, f"{self.name}: booting; this takes 10 to 60 s, once")
+        os.utime(made)
+        kept = sorted(snapshot.parent.glob("*.key"), key=lambda path: path.with_suffix("").stat().st_mtime)
+        for key in kept[:-KEPT_SNAPSHOTS]:
+            key.with_suffix("").unlink(missing_ok=True)
+            key.unlink()
+        return made
+
+    def stop(self):
+        super().stop()
+        store.remove(self.folder / "snapshots")
+
+    def ready(self):
+        return self._snapshot().exists()
+
+    def connect(self):
+        snapshot = self.start()
+        machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
+                             *_monitor(os.environ.get("FPSWAP_MONITOR")), "-incoming", f"file:{snapshot}"], self._env())
+
+    def enter(self):
+        """A machine of its own, with a shell on its console."""
+        print("A shell in the lab's machine; end it with exit, or QEMU with Ctrl-A X.", flush=True)
+        settings = self._qemu(self._initramfs(), "fpswap.shell")
+        return subprocess.run([*settings, "-serial", "mon:stdio", *_stream("null")], env=self._env(), check=False).returncode
+
+    def run_inside(self, program, files, timeout_s):
+        """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
+        with tempfile.TemporaryDirectory() as folder:
+            console = pathlib.Path(folder) / "console"
+            archive = self._initramfs(pathlib.Path(folder) / "initramfs", files)
+            command = [*self._qemu(archive, f"fpswap.run={program}"), *self._console(console), *_stream("null")]
+            try:
+                subprocess.run(command, env=self._env(), timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+                               preexec_fn=machine.dies_with_us)
+            except subprocess.TimeoutExpired:
+                pass
+            text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
+        status = text.rpartition("fpswap-lab: status ")[2].split()
+        return int(status[0]) if status and status[0].isdigit() else None, text
+
+    @property
+    def kernel(self):
+        return kernels.Kernel.from_json(self.settings["kernel"])
+
+    def _snapshot(self):
+        settings = self.settings
+        agent = lab.agent()
+        if not agent.exists():
+            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
+                                store.UNAVAILABLE)
+        key = store.digest(pathlib.Path(__file__), initramfs.INIT, pathlib.Path(initramfs.__file__), agent,
+                           self.kernel.identity(), settings["qemu"], settings["busybox"], settings["memory_mb"])
+        return self.folder / "snapshots" / key[:16]
+
+    def _initramfs(self, output=None, files=None):
+        return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, MODULES, lab.agent(),
+                                   pathlib.Path(self.settings["busybox"]), files)
+
+    def _boot(self, snapshot):
+        log = self.folder / "boot.log"
+        log.unlink(missing_ok=True)
+        archive = self._initramfs()
+        with tempfile.TemporaryDirectory() as folder:
+            monitor = f"{folder}/monitor"
+            command = [*self._qemu(archive), *self._console(log), *_stream(), *_monitor(monitor)]
+            with subprocess.Popen(command, env=self._env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  preexec_fn=machine.dies_with_us) as qemu:
+                try:
+                    self.save_platform(frames.hello(qemu, 300))
+                    with Monitor(monitor) as qmp:
+                        qmp.run("migrate", uri=f"file:{snapshot}")
+                        qmp.until_migrated()
+                        qmp.run("quit")
+                    qemu.wait(10)
+                except store.Failure as failure:
+                    raise store.Failure(f"{self.name}: {failure}; its console is {log}", store.FAILED) from failure
+                finally:
+                    qemu.kill()
+
+    def _env(self):
+        root = self.settings["qemu"]
+        return {**os.environ, "LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu"}
+
+    def _qemu(self, archive=None, argument=""):
+        """The machine; what differs from run to run, the far ends of its console and stream, is not among it."""
+        settings, share = self.settings, f"{self.settings['qemu']}/usr/share"
+        return [f"{settings['qemu']}/usr/bin/qemu-system-x86_64", "-L", f"{share}/qemu", "-L", f"{share}/seabios",
+                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
+                "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(settings["memory_mb"]),
+                "-kernel", str(self.kernel.bzimage), "-initrd", str(archive or self.folder / "initramfs"),
+                "-append", f"{ARGUMENTS} {argument}".strip(),
+                "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=stream"]
+
+    @staticmethod
+    def _console(path):
+        return ["-chardev", f"file,id=console,path={path or os.devnull},append=on", "-serial", "chardev:console"]
+
+
+def _stream(kind="stdio,signal=off"):
+    kind, _, more = kind.partition(",")
+    return ["-chardev", f"{kind},id=stream" + (f",{more}" if more else "")]
+
+
+def _monitor(path):
+    return ["-qmp", f"unix:{path},server=on,wait=off"] if path else []
+
+
+class Monitor:
+    """QEMU's monitor (QMP)."""
+
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(60)
+        self._socket.connect(path)
+        self._file = self._socket.makefile("rw", encoding="utf-8")
+        self._file.readline()  # its greeting
+        self.run("qmp_capabilities")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()
+
+    def run(self, command, **arguments):
+        self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._file.flush()
+        for line in self._file:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise store.Failure(f"QEMU's {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+        raise store.Failure(f"QEMU ended at {command}")
+
+    def until_migrated(self):
+        while (state := self.run("query-migrate")["status"]) not in ("completed", "failed", "cancelled"):
+            pass
+        if state != "completed":
+            raise store.Failure(f"the snapshot could not be written: migration {state}; is the disk full?")

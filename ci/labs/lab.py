@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all labs have in common: a folder with lab.json, which is all that fpswap reads."""
+
+import json
+import os
+import pathlib
+import re
+
+from . import machine, store
+
+NAME = re.compile(r"[a-z0-9][A-Za-z0-9_.-]*(:[A-Za-z0-9_.+-]+)?")
+
+
+def agent():
+    """kvm-runner: $FPSWAP_AGENT, or this clone's."""
+    return pathlib.Path(os.environ.get("FPSWAP_AGENT") or store.REPOSITORY / "build" / "kvm-runner").absolute()
+
+
+class Lab:
+    """A machine somewhere, reached by a command. ci/lab's verbs are its methods.
+
+    `settings` is lab.json: what fpswap reads (about, connect, start_s, silence_s) and what the lab keeps for itself."""
+
+    def __init__(self, name):
+        if not NAME.fullmatch(name):
+            raise store.Failure(f"'{name}' is no name for a lab; such are amd, amd:6.12, my-host", store.USAGE)
+        self.folder = store.lab_folder(name)
+        # A family's own name is a link to its default kernel's.
+        self.name = self.folder.resolve().name if self.folder.is_symlink() else name
+
+    @property
+    def settings(self):
+        try:
+            return json.loads((self.folder / "lab.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise store.Failure(f"there is no lab {self.name}; make it: ci/lab build {self.name}, or for a real "
+                                f"machine: ci/lab add {self.name} -- ssh HOST kvm-runner", store.UNAVAILABLE) from error
+        except ValueError as error:
+            raise store.Failure(f"{self.folder / 'lab.json'}: {error}") from error
+
+    def save(self, settings):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / "lab.json.part"
+        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, self.folder / "lab.json")
+
+    def connect_command(self):
+        command = self.settings["connect"]
+        program = command[0]
+        if "/" in program and not os.path.isabs(program):
+            program = str(self.folder / program)
+        return [program, *command[1:]]
+
+    def describe(self):
+        """For list."""
+        settings = self.settings
+        return {"name": self.name, "about": settings.get("about", ""), "connect": settings["connect"],
+                "debug": settings.get("debug"), "ready": self.ready(), "running": len(machine.running(self)),
+                "platform": self.platform()}
+
+    def platform(self):
+        """As last seen."""
+        path = self.folder / "platform.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def save_platform(self, platform):
+        (self.folder / "platform.json").write_text(json.dumps(platform), encoding="utf-8")
+
+    def ready(self):
+        return True
+
+    def build(self, options):
+        raise store.Failure(f"{self.name} is a real machine: there is nothing to build", store.USAGE)
+
+    def start(self):
+        """Nothing: what a real machine needs is its owner's to do."""
+
+    def stop(self):
+        machine.stop(self)
+
+    def connect(self):
+        command = self.connect_command()
+        os.execvp(command[0], command)
+
+    def enter(self):
+        raise store.Failure(f"{self.name} is a real machine: enter it as you do without fpswap", store.USAGE)
+
+
+def names():
+    folder = store.cache() / "labs"
+    return sorted(path.name for path in folder.glob("*") if (path / "lab.json").exists() and not path.is_symlink())
