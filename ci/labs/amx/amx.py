@@ -7,6 +7,7 @@ it (door.h), which costs milliseconds. It ends when it was not used for an hour.
 
 import array
 import contextlib
+import fcntl
 import os
 import pathlib
 import select
@@ -24,6 +25,7 @@ ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=re
              "random.trust_cpu=on nowatchdog cryptomgr.notests rcupdate.rcu_expedited=1")
 MEMORY_MB = 512
 HERE = pathlib.Path(__file__).parent
+CONSOLE = 5  # door.h
 
 
 class Amx(lab.Lab):
@@ -92,15 +94,15 @@ class Amx(lab.Lab):
     def run_inside(self, program, files, timeout_s):
         """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
         with tempfile.TemporaryDirectory() as folder, open(f"{folder}/console", "w+b") as console:
-            command = self._machine(pathlib.Path(folder), self._initramfs(pathlib.Path(folder) / "initramfs", files),
-                                    f"fpswap.run={program}")
-            with subprocess.Popen(["sh", "-c", 'exec 3</dev/null 4>/dev/null 5>>"$0"; exec "$@"', console.name, *command],
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                  preexec_fn=machine.dies_with_us) as process:
+            archive = self._initramfs(pathlib.Path(folder) / "initramfs", files)
+            command = self._machine(pathlib.Path(folder), archive, f"fpswap.run={program}")
+            with _bochs(command, console, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        preexec_fn=machine.dies_with_us) as process:
                 try:
                     process.wait(timeout_s)
                 except subprocess.TimeoutExpired:
                     process.kill()
+            console.seek(0)
             text = console.read().decode(errors="replace")
         status = text.rpartition("fpswap-lab: status ")[2].split()
         return int(status[0]) if status and status[0].isdigit() else None, text
@@ -134,16 +136,12 @@ class Amx(lab.Lab):
         archive = self._initramfs(self.folder / "initramfs", {"/bin/relay": self._relay(), "/agent": self._agent_line()})
         command = self._machine(self.folder, archive, "fpswap.run=/bin/relay")
         path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as listener:
+        with socket.socket(socket.AF_UNIX) as listener, open(log, "ab") as console, \
+                open(self.folder / "bochs.log", "wb") as errors:
             listener.bind(_short(path))
             listener.listen(16)
-            with open(self.folder / "bochs.log", "wb") as errors:
-                # The shell puts the descriptors where door.h wants them; 5, the console, is for a copy to have another.
-                bochs_process = subprocess.Popen(
-                    ["sh", "-c", 'exec 3<&0 4>&1 5>>"$0" 6<&"$1" </dev/null >/dev/null; shift; exec "$@"', str(log),
-                     str(listener.fileno()), *command],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, pass_fds=[listener.fileno()],
-                    start_new_session=True)
+            bochs_process = _bochs(command, console, listener, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=errors, start_new_session=True)
         try:
             self.save_platform(frames.hello(bochs_process, self.settings["start_s"]))
         except store.Failure as failure:
@@ -172,36 +170,41 @@ class Amx(lab.Lab):
                                    files)
 
     def _machine(self, folder, archive, argument):
-        """Bochs' command line; images that depend on the arguments are put into `folder`."""
-        settings = self.settings
-        kernel, entry = self._flat_kernel()
-        params, floppy = folder / "params", folder / "floppy"
+        """Bochs' command line; its settings and the page of boot parameters are put into `folder`."""
+        kernel = store.made(self.folder / "kernel", [pathlib.Path(images.__file__), images.BOOT,
+                                                     store.identity(self.kernel.bzimage)],
+                            lambda temporary: images.kernel(temporary, self.kernel.bzimage),
+                            f"unpacking {self.kernel.bzimage.name}")
+        params = folder / "params"
         params.write_bytes(images.parameters(self.kernel.bzimage, archive.stat().st_size, f"{ARGUMENTS} {argument}"))
-        images.floppy(floppy, entry)
-        return [str(bochs.bochs()), "-q", "-n", *images.options(settings, kernel, params, archive, floppy)]
-
-    def _flat_kernel(self):
-        """(the kernel's memory image, its entry)."""
-        output, source = self.folder / "kernel", self.kernel.bzimage
-
-        def make(temporary):
-            address, memory, entry = images.flat(images.vmlinux(source))
-            if address != images.KERNEL:
-                raise store.Failure(f"{source} loads at {address:X}H; only {images.KERNEL:X}H is provided for",
-                                    store.UNAVAILABLE)
-            temporary.write_bytes(entry.to_bytes(8, "little") + memory)
-
-        store.made(output, [pathlib.Path(images.__file__), store.identity(source)], make, f"unpacking {source.name}")
-        return output, images.KERNEL
+        ram = {images.KERNEL: kernel / "kernel", images.PARAMS: params, images.INITRD: archive}
+        settings = folder / "bochsrc"
+        settings.write_text(images.options(self.settings, kernel / "floppy", CONSOLE, ram), encoding="utf-8")
+        return [str(bochs.bochs()), "-q", "-f", str(settings)]
 
 
 class AmxNative(Amx):
     family, agent_name, modules = "amx-native", "native-runner", []
 
 
+def _bochs(command, console, listener=None, **options):
+    """Bochs as a process, with the descriptors that door.h wants. Its banner is nobody's business."""
+    # Out of the way of the places that they are to get.
+    high = [fcntl.fcntl(file.fileno(), fcntl.F_DUPFD, 20) for file in (console, listener) if file]
+    script = 'exec 3<&0 4>&1 5>&"$0"; [ -z "$1" ] || exec 6<&"$1"; shift; exec "$@" </dev/null >/dev/null'
+    try:
+        return subprocess.Popen(["bash", "-c", script, *map(str, high), *([] if listener else [""]), *command],
+                                pass_fds=high, **options)
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
 def _short(path):
     """A socket's path may have 107 characters."""
-    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY)}/{path.name}" if len(str(path)) > 100 else str(path)
+    if len(str(path)) < 100:
+        return str(path)
+    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY)}/{path.name}"
 
 
 def _answers(path):

@@ -12,6 +12,7 @@ import subprocess
 
 from .. import store
 
+KERNEL = 0x1000000
 PARAMS = 0x800000  # the page of boot parameters, the command line, the page tables
 COMMAND_LINE = PARAMS + 0x1000
 PAGES = PARAMS + 0x2000
@@ -81,18 +82,44 @@ def parameters(bzimage, initrd_size, command_line):
     return bytes(page)
 
 
-def floppy(output, entry):
-    """A 1.44 MB floppy whose first sector is boot.S."""
-    elf = output.with_name("boot.elf")
-    sector = output.with_name("boot.bin")
-    subprocess.run(["as", "-o", elf, BOOT, *(f"--defsym={name}={value}" for name, value in
-                                             (("PARAMS", PARAMS), ("PAGES", PAGES), ("ENTRY", entry)))], check=True)
-    linked = output.with_name("boot.linked")
-    subprocess.run(["ld", "-o", linked, "-Ttext=0x7c00", "-e", "_start", elf], check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", linked, sector], check=True)
-    code = sector.read_bytes()
+def kernel(folder, bzimage):
+    """Into `folder`: `kernel`, its memory image, and `floppy`, whose first sector starts it."""
+    address, memory, entry = flat(vmlinux(bzimage))
+    if address != KERNEL:
+        raise store.Failure(f"{bzimage} is to be loaded at {address:X}H, and this machine does so at {KERNEL:X}H",
+                            store.UNAVAILABLE)
+    folder.mkdir()
+    (folder / "kernel").write_bytes(memory)
+    program(folder, [BOOT], 0x7C00, PARAMS=PARAMS, PAGES=PAGES, ENTRY=entry)
+    code = (folder / "program").read_bytes()
     if len(code) != 512:
         raise store.Failure(f"the boot sector is {len(code)} bytes")
-    output.write_bytes(code.ljust(1474560, b"\0"))
-    for file in (elf, linked, sector):
-        file.unlink()
+    (folder / "floppy").write_bytes(code.ljust(1474560, b"\0"))
+
+
+def program(folder, sources, address, **symbols):
+    """folder/program: what stands in memory from `address` on."""
+    subprocess.run(["gcc", "-c", "-x", "assembler", "-o", folder / "object", *sources,
+                    *(f"-Wa,--defsym={name}={value}" for name, value in symbols.items())], check=True)
+    subprocess.run(["ld", "-o", folder / "linked", f"-Ttext={address:#x}", "-e", "_start", folder / "object"], check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", folder / "linked", folder / "program"], check=True)
+
+
+def options(settings, floppy, console, ram):
+    """Bochs' file of settings. `ram`: {address: file} of what is in memory at the start."""
+    options = {
+        "config_interface": "textconfig", "display_library": "nogui",
+        "memory": f"guest={settings['memory_mb']}, host={settings['memory_mb']}",
+        "romimage": f"file={settings['bios']}", "vgaromimage": f"file={settings['vga_bios']}",
+        "floppya": f"1_44={floppy}, status=inserted, write_protected=1", "boot": "floppy",
+        # Time is counted in instructions, never in seconds: what a program does is the same each time.
+        "cpu": "model=sapphire_rapids, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1",
+        "clock": "sync=none, time0=utc",
+        "com1": f"enabled=1, mode=file, dev={console}",
+        # Of the log, what ends the machine. An error is mostly a fault that the guest gets.
+        "log": "/dev/stderr", "panic": "action=fatal", "error": "action=ignore", "info": "action=ignore",
+        "debug": "action=ignore",
+    }
+    for n, (address, file) in enumerate(ram.items(), 1):
+        options[f"optramimage{n}"] = f"file={file}, address={address:#x}"
+    return "".join(f"{name}: {value}\n" for name, value in options.items())
