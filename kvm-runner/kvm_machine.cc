@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "harness/plan/kmsg.h"
 #include "harness/trace/trace.h"
 #include "kvm-runner/probe.h"
 #include "kvm-runner/start.h"
@@ -61,6 +62,7 @@ KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform
              .watchdog = Watchdog(options.hang_ms),
              .plant = nullptr,
              .plant_memory = {}} {
+  platform_.kernel_log = wire::Kmsg().readable();
   platform_.cpus = tools_.threads.Get(0)->affinity.count();
 }
 

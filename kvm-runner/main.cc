@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // kvm-runner: the agent that runs plans on /dev/kvm. It takes frames (wire.h) on stdin and answers
-// on stdout, or both on the descriptor given by --fd.
+// on stdout.
 #include "harness/plan/agent_main.h"
 #include "kvm-runner/kvm_machine.h"
 

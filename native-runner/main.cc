@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // native-runner: the agent that runs plans on the host's own CPU. It takes frames (wire.h) on stdin
-// and answers on stdout, or both on the descriptor given by --fd.
+// and answers on stdout.
 #include "harness/plan/agent_main.h"
 #include "native-runner/machine.h"
 

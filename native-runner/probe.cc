@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "harness/plan/kmsg.h"
 #include "harness/program/step.h"
 #include "harness/trace/host_features.h"
 
@@ -85,6 +86,7 @@ std::expected<trace::Platform, std::string> ProbeHost(const cpu_set_t& allowed) 
   p.guest_perm = p.host_xcr0;
   p.xsave_size = xstate::StandardSize(p.host.xsave, p.host_xcr0);
   p.compacted = p.host.xsave.xsaves || p.host.xsave.xsavec;
+  p.kernel_log = wire::Kmsg().readable();
   p.cpus = static_cast<uint32_t>(CPU_COUNT(&allowed));
   p.vcpus = 1;
   ListSteps(p);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // unicorn-runner: the agent that runs plans in Unicorn, a CPU emulator. It takes frames (wire.h) on
-// stdin and answers on stdout, or both on the descriptor given by --fd.
+// stdin and answers on stdout.
 #include "harness/plan/agent_main.h"
 #include "unicorn-runner/machine.h"
 

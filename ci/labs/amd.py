@@ -36,12 +36,13 @@ class Amd(lab.Lab):
         if suffix == DEFAULT and not default.exists():
             default.symlink_to(folder.name)
         self.name, self.folder = folder.name, folder
-        debug = kernel.debug_options()
+        debug, whose = kernel.debug_options(), "your" if own else "Debian's"
         self.save({
-            "about": f"kvm_amd of {'your' if own else 'Debian''s'} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
+            "about": f"kvm_amd of {whose} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
             "start_s": 180, "silence_s": 60,
-            "debug": debug, "kernel": kernel.as_json(), "own": own is not None,
+        }, {
+            "kernel": kernel.as_json(), "own": own is not None,
             "memory_mb": options.memory or (SANITIZED_MEMORY_MB if debug and "KASAN" in debug else MEMORY_MB),
             "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
             "busybox": str(initramfs.busybox()),
@@ -51,7 +52,7 @@ class Amd(lab.Lab):
     def _own_kernel(self, options):
         if options.kernel:
             return kernels.own_kernel(options.kernel, options.modules)
-        if (self.folder / "lab.json").exists() and self.settings.get("own"):
+        if (self.folder / "machine.json").exists() and self.settings.get("own"):
             known = self.settings["kernel"]
             return kernels.own_kernel(known["bzimage"], known["modules"])
         return None
@@ -73,7 +74,10 @@ class Amd(lab.Lab):
         store.remove(self.folder / "snapshots")
 
     def ready(self):
-        return self._snapshot().exists()
+        return lab.agent().exists() and self._snapshot().exists()
+
+    def debug_options(self):
+        return self.kernel.debug_options()
 
     def connect(self):
         snapshot = self.start()

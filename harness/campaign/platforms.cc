@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include "harness/files/files.h"
 #include "harness/program/program.h"
+#include "harness/targets/lab.h"
+#include "harness/trace/trace.h"
 
 namespace fpswap::campaign {
 
@@ -30,8 +33,27 @@ trace::Platform EverythingPlatform() {
   return platform;
 }
 
+namespace {
+
+// Keeps what the machine is: `fpswap doctor` shows it without starting the machine.
+std::expected<std::unique_ptr<targets::Target>, targets::Unavailable> OpenLab(
+    std::string_view name, const targets::Options& options) {
+  auto target = targets::OpenTarget(name, options);
+  const auto lab =
+      targets::ReadLab(targets::LabsFolder() / name.substr(targets::kLabPrefix.size()));
+  if (target && lab) {
+    // A folder that can't be written to costs only that.
+    (void)files::WriteFile(targets::PlatformFile(*lab),
+                           trace::PlatformToJson((*target)->platform()));
+  }
+  return target;
+}
+
+}  // namespace
+
 std::expected<std::unique_ptr<targets::Target>, targets::Unavailable> Open(
     std::string_view name, const targets::Options& options) {
+  if (name.starts_with(targets::kLabPrefix)) return OpenLab(name, options);
   if (name != "auto") return targets::OpenTarget(name, options);
   targets::Unavailable all;
   for (const std::string_view each : targets::TargetNames()) {

@@ -132,13 +132,16 @@ std::string CheckPlant(const std::string& name) {
 }  // namespace
 
 void AddTarget(CLI::App& app, Common& common) {
-  app.add_option("--target", common.target,
-                 "What to run on: kvm, native, unicorn, or auto, the first that this machine has");
+  app.add_option(
+      "--target", common.target,
+      "What to run on: kvm, native, unicorn, lab:NAME (docs/labs.md), or auto, the first of "
+      "kvm, native and unicorn that this machine has");
   app.add_option("--plant", common.plant,
                  "Self-test of the harness: the agent breaks the vCPU in this way")
       ->check(CLI::Validator(CheckPlant, ""))
       ->group("Self-test");
-  app.add_option("--hang-ms", common.hang_ms, "A program that runs longer is stopped and reported")
+  app.add_option("--hang-ms", common.hang_ms,
+                 "A step that takes longer is stopped, and its program reported if it hangs again")
       ->check(CLI::Range(10u, 600000u))
       ->capture_default_str();
 }

@@ -2,21 +2,27 @@
 //
 // fpswap doctor: what this machine can test, and for what is missing the reason and the remedy.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <optional>
 
 #include "harness/cli/common.h"
+#include "harness/files/files.h"
 #include "harness/plan/plan.h"
 #include "harness/program/text.h"
+#include "harness/targets/lab.h"
 #include "harness/trace/trace.h"
 
 namespace fpswap::cli {
 namespace {
 
 using nlohmann::json;
+
+constexpr size_t kMaxPlatformFile = 1 << 20;
 
 struct Machine {
   std::string cpu = "unknown", kernel, modules;
@@ -144,6 +150,10 @@ std::string HostText(const trace::Platform& platform) {
       program::PrintMask(platform.guest.xsave.xss), Instructions(platform.guest),
       platform.xsave_size, platform.compacted ? "compacted" : "standard format",
       program::PrintMask(platform.guest_perm), platform.cpus);
+  text += platform.kernel_log
+              ? "  law 6 reads the kernel's log\n"
+              : "  law 6 does without the kernel's log: /dev/kmsg can't be read (be "
+                "root, or sysctl kernel.dmesg_restrict=0)\n";
   if (platform.guest_fixed) {
     text += "  guests see the host's CPUID leaf 0DH whatever they are given\n";
   }
@@ -168,6 +178,31 @@ std::string AvailableText(const trace::Platform& platform) {
   return text;
 }
 
+// A lab is not started for this: what it can test is what it said when it last ran.
+std::optional<trace::Platform> LastSeen(const targets::Lab& lab) {
+  const auto text = files::ReadFile(targets::PlatformFile(lab), kMaxPlatformFile);
+  auto platform = text ? trace::PlatformFromJson(*text) : std::unexpected(text.error());
+  if (!platform) return {};
+  return std::move(*platform);
+}
+
+std::string LabText(const targets::Lab& lab, const std::optional<trace::Platform>& seen) {
+  std::string text = fmt::format("\ntarget {}{}: {}\n", targets::kLabPrefix, lab.name(), lab.about);
+  if (!lab.debug.empty()) text += fmt::format("  its kernel has {}\n", fmt::join(lab.debug, ", "));
+  if (!seen) return text + fmt::format("  not run yet: ci/lab check {}\n", lab.name());
+  text += fmt::format("  {}, kernel {}, {}, as it was when it last ran\n", seen->cpu, seen->kernel,
+                      seen->vendor_module);
+  return text + AvailableText(*seen);
+}
+
+json LabJson(const targets::Lab& lab, const std::optional<trace::Platform>& seen) {
+  json entry = seen ? Available(*seen) : json::object();
+  entry["about"] = lab.about;
+  entry["debug"] = lab.debug;
+  entry["seen"] = seen.has_value();
+  return entry;
+}
+
 }  // namespace
 
 int Doctor(const DoctorOptions& options, const Io& io) {
@@ -190,11 +225,23 @@ int Doctor(const DoctorOptions& options, const Io& io) {
                    : fmt::format("\ntarget {}: not available\n  reason: {}\n  remedy: {}\n", name,
                                  target.error().reason, target.error().remedy);
   }
+  json labs = json::object();
+  for (const targets::Lab& lab : targets::Labs()) {
+    const auto seen = LastSeen(lab);
+    labs[lab.name()] = LabJson(lab, seen);
+    text += LabText(lab, seen);
+  }
+  if (labs.empty()) {
+    text +=
+        "\nNo lab (a machine to test in, emulated or real) is set up: `ci/lab list`, "
+        "docs/labs.md\n";
+  }
   if (!any) text += "\nWithout a target `fpswap judge`, `show` and `reach` still work.\n";
   io.out(options.common.json ? Dump({{"cpu", machine.cpu},
                                      {"kernel", machine.kernel},
                                      {"vendor_modules", machine.modules},
-                                     {"targets", targets}})
+                                     {"targets", targets},
+                                     {"labs", labs}})
                              : text);
   return any ? kAgrees : kUnavailable;
 }

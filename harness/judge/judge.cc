@@ -10,6 +10,7 @@
 #include "harness/judge/explain.h"
 #include "harness/judge/walk.h"
 #include "harness/program/text.h"
+#include "harness/trace/kernel_log.h"
 
 namespace fpswap::judge {
 namespace {
@@ -43,9 +44,46 @@ bool IsRawCodesOwnEnd(const trace::ExitRecord& exit) {
   return exit.reason == kShutdown || (exit.reason == kInternalError && exit.suberror == kEmulation);
 }
 
-std::string_view EndText(const SortedRecords& records) {
-  const auto text = records.end_text();
-  return {reinterpret_cast<const char*>(text.data()), text.size()};
+std::string_view Text(std::span<const uint8_t> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Where the kernel complains, and so one cause for all programs that make it.
+std::string WhereOf(const trace::Splat& splat) {
+  return fmt::format("{} in {}", splat.kind, splat.place.empty() ? "no function" : splat.place);
+}
+
+// What the kernel logged while the program ran.
+void JudgeKernelLog(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
+  for (const trace::Splat& splat : trace::FindSplats(Text(records.kernel_log()))) {
+    if (splat.ours == trace::Splat::Ours::kNo) continue;  // stays in the trace, for a reader
+    verdict.Add(ExplainHealth(StepOf(plan, records.end_step()), records.end_step(),
+                              Relation::kComplained, WhereOf(splat),
+                              fmt::format("While the program ran the kernel logged \"{}\"; {}.",
+                                          splat.headline, trace::OursText(splat.ours))));
+  }
+}
+
+// The agent was lost: with it, where it is a machine of its own, that machine. The last fatal thing
+// that its console says is the reason, else the last thing.
+void JudgeDeath(const SortedRecords& records, Verdict& verdict) {
+  const std::string_view text = Text(records.end_text());
+  const size_t line = std::min(text.find('\n'), text.size());
+  std::string where = "agent";
+  std::string words =
+      fmt::format("The agent was lost with this program: {}.", text.substr(0, line));
+  const auto splats = trace::FindSplats(text.substr(line));
+  const trace::Splat* last = nullptr;
+  for (const trace::Splat& splat : splats) {
+    if (last == nullptr || splat.fatal || !last->fatal) last = &splat;
+  }
+  if (last != nullptr) {
+    where = WhereOf(*last);
+    words += fmt::format(" Its machine's console says \"{}\".", last->headline);
+  }
+  // The agent had no time to say at which step; so none is named, lest one crash is a finding
+  // for each way to begin a program.
+  verdict.Add(ExplainHealth(nullptr, records.end_step(), Relation::kDied, where, words));
 }
 
 void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
@@ -77,13 +115,9 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
       return report(
           Relation::kDied, "start of the program",
           fmt::format("The vCPU could not be brought to its starting state: {} (errno {}).",
-                      EndText(records), error));
+                      Text(records.end_text()), error));
     case EndReason::kAgentDied:
-      // The agent had no time to say at which step; so none is named, lest one crash is a finding
-      // for each way to begin a program.
-      step = nullptr;
-      return report(Relation::kDied, "agent",
-                    fmt::format("The agent was lost with this program: {}.", EndText(records)));
+      return JudgeDeath(records, verdict);
   }
   report(Relation::kDied, "records",
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));
@@ -196,6 +230,7 @@ Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, Rea
   impl_->walk.Go(plan, &records, reach, &verdict);
   impl_->TryHypotheses(plan, verdict);
   impl_->JudgeCanaries(plan, verdict);
+  JudgeKernelLog(plan, records, verdict);
   if (records.has_end()) JudgeEnd(plan, records, verdict);
   if (const RecordProblem& problem = records.problem(); problem.what != nullptr) {
     verdict.Add(ExplainHealth(

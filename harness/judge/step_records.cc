@@ -25,6 +25,7 @@ void SortedRecords::Sort(const plan::Plan& plan, std::span<const uint8_t> record
     }
   }
   canaries_.clear();
+  kernel_log_ = {};
   last_action_ = 0;
   has_end_ = false;
   end_ = {};
@@ -61,6 +62,10 @@ void SortedRecords::Take(const plan::Plan& plan, const RecordView& record) {
       canaries_.push_back(record);
       return;
     }
+    case RecordKind::kKernelLog:
+      if (!kernel_log_.empty()) return Note("have two kernel logs", record.step);
+      kernel_log_ = record.bytes;
+      return;
     default:
       return TakeOfStep(plan, record);
   }

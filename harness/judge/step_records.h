@@ -39,6 +39,7 @@ class SortedRecords {
 
   const StepRecords& Of(unsigned step) const { return steps_[step]; }
   std::span<const trace::RecordView> canaries() const { return canaries_; }
+  std::span<const uint8_t> kernel_log() const { return kernel_log_; }  // text
   bool has_end() const { return has_end_; }
   const trace::EndRecord& end() const { return end_; }
   uint16_t end_step() const { return end_step_; }
@@ -54,6 +55,7 @@ class SortedRecords {
   std::array<uint16_t, program::kMaxSteps> action_of_{};
   uint16_t last_action_ = 0;
   std::vector<trace::RecordView> canaries_;
+  std::span<const uint8_t> kernel_log_;
   bool has_end_ = false;
   trace::EndRecord end_{};
   uint16_t end_step_ = 0;

@@ -34,6 +34,7 @@ enum class Relation : uint8_t {
   kWrongError,  // another fault or errno
   kHang,
   kDied,
+  kComplained,  // the kernel logged what no healthy kernel logs
 };
 
 struct Divergence {

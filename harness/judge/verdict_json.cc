@@ -14,9 +14,9 @@ using nlohmann::json;
 
 constexpr std::array<std::string_view, 7> kLawNames = {
     "none", "model", "coherence", "round_trip", "isolation", "refusal", "health"};
-constexpr std::array<std::string_view, 11> kRelationNames = {
+constexpr std::array<std::string_view, 12> kRelationNames = {
     "other",    "stale",   "initial",     "invented", "shifted", "anothers",
-    "accepted", "refused", "wrong_error", "hang",     "died"};
+    "accepted", "refused", "wrong_error", "hang",     "died",    "complained"};
 
 std::string Hex(const std::vector<uint8_t>& bytes) {
   std::string out;

@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 
+#include "harness/plan/kmsg.h"
 #include "harness/plan/unsent.h"
 #include "harness/trace/record.h"
 
@@ -28,6 +30,18 @@ bool WriteAll(int fd, std::span<const uint8_t> bytes) {
 
 std::span<const uint8_t> BytesOf(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+// The words of a hello. Total: what has no NUL behind it is a word all the same.
+std::vector<std::string_view> WordsOf(std::span<const uint8_t> payload) {
+  std::string_view rest(reinterpret_cast<const char*>(payload.data()), payload.size());
+  std::vector<std::string_view> words;
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find('\0'), rest.size());
+    words.push_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return words;
 }
 
 // The End record's place in `records` from `begin` on; 0 if there is none, where none can be.
@@ -60,22 +74,24 @@ Unsent* MapUnsent(const std::string& path) {
 
 class Server {
  public:
-  Server(int out, Machine& machine) : out_(out), machine_(machine) {}
+  Server(int out, Machine& machine, const FollowHello& follow)
+      : out_(out), machine_(machine), follow_(follow) {}
   ~Server() {
     if (unsent_ != nullptr) munmap(unsent_, sizeof(Unsent));
   }
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  bool Answer(const std::expected<std::string, std::string>& platform) {
+    return platform ? Send(FrameType::kPlatform, BytesOf(*platform))
+                    : Send(FrameType::kError, BytesOf(platform.error()));
+  }
+
   // False when the stream is gone.
   bool Serve(const FrameReader::Frame& frame) {
     switch (frame.type) {
-      case FrameType::kHello: {
-        Share(frame.payload);
-        const auto platform = machine_.Platform();
-        return platform ? Send(FrameType::kPlatform, BytesOf(*platform))
-                        : Send(FrameType::kError, BytesOf(platform.error()));
-      }
+      case FrameType::kHello:
+        return Answer(Greet(WordsOf(frame.payload)));
       case FrameType::kPlans:
         return RunBatch(frame.payload);
       default:
@@ -84,6 +100,7 @@ class Server {
   }
 
  private:
+  using Followed = std::expected<void, std::string>;
   using Clock = std::chrono::steady_clock;
   // Frames collect in one buffer: a batch of short programs costs a few system calls, not a few for
   // each program. They go out before there are many, so that the harness judges while programs run,
@@ -92,9 +109,22 @@ class Server {
   static constexpr std::chrono::milliseconds kFlushAfter{20};
   static_assert(kFlushAt <= Unsent::kRoom);
 
-  void Share(std::span<const uint8_t> path) {
-    if (unsent_ != nullptr || path.empty()) return;
-    unsent_ = MapUnsent({reinterpret_cast<const char*>(path.data()), path.size()});
+  std::expected<std::string, std::string> Greet(std::vector<std::string_view> words) {
+    if (const auto share = std::ranges::find(words, kUnsent); share != words.end()) {
+      const auto path = share + 1;
+      if (path == words.end()) return std::unexpected(std::string(kUnsent) + " needs a path");
+      Share(std::string(*path));
+      words.erase(share, path + 1);
+    }
+    if (const auto followed = follow_ ? follow_(words) : Followed{}; !followed) {
+      return std::unexpected(followed.error());
+    }
+    return machine_.Platform();
+  }
+
+  void Share(const std::string& path) {
+    if (unsent_ != nullptr) return;
+    unsent_ = MapUnsent(path);
     if (unsent_ != nullptr) unsent_->sent.store(sent_);
   }
 
@@ -141,14 +171,32 @@ class Server {
         continue;  // ReadPlan has passed over it, or over all of the batch if it had to
       }
       RunPatiently(machine_, *plan, payload_);
+      PutKernelLog();
       AppendFrame(buffer_, FrameType::kRecords, payload_);
       if (buffer_.size() > kFlushAt && !Flush()) return false;
     }
     return Send(FrameType::kBatchDone, {});
   }
 
+  // Before the End record, which is the last.
+  void PutKernelLog() {
+    const std::string& log = kmsg_.ReadNew();
+    if (log.empty()) return;
+    trace::EndRecord end{};
+    uint16_t step = 0;
+    const size_t at = FindEnd(payload_, sizeof(uint32_t), end, step);
+    if (at == 0) return;
+    const auto begin = payload_.begin() + static_cast<ptrdiff_t>(at - trace::kRecordHeader);
+    const std::vector<uint8_t> last(begin, payload_.end());
+    payload_.erase(begin, payload_.end());
+    trace::AppendRecord(payload_, trace::RecordKind::kKernelLog, 0, step, BytesOf(log));
+    payload_.insert(payload_.end(), last.begin(), last.end());
+  }
+
   int out_;
   Machine& machine_;
+  Kmsg kmsg_;
+  const FollowHello& follow_;
   std::vector<uint8_t> buffer_;
   std::vector<uint8_t> payload_;
   Unsent* unsent_ = nullptr;  // where it is shared
@@ -179,9 +227,10 @@ void RunPatiently(Machine& machine, const PlanView& plan, std::vector<uint8_t>& 
   }
 }
 
-int ServeAgent(int in, int out, Machine& machine) {
+int ServeAgent(int in, int out, Machine& machine, const FollowHello& follow, bool greeted) {
   FrameReader reader;
-  Server server(out, machine);
+  Server server(out, machine, follow);
+  if (greeted && !server.Answer(machine.Platform())) return 0;
   std::vector<uint8_t> chunk(256 << 10);
   for (;;) {
     const ssize_t n = read(in, chunk.data(), chunk.size());

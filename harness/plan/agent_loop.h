@@ -3,7 +3,9 @@
 // The agent's side of the stream (wire.h), the same for every agent.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/plan/wire.h"
@@ -29,9 +31,16 @@ inline constexpr unsigned kPatience = 5;
 // time (EndRecord::hangs). Raw code, which may loop for ever, has no second chance.
 void RunPatiently(Machine& machine, const PlanView& plan, std::vector<uint8_t>& records);
 
+// Takes the words of a hello; a sentence if they can't be followed. It does not come back if the
+// agent has to start again for them, with `greeted`.
+using FollowHello =
+    std::function<std::expected<void, std::string>(std::span<const std::string_view> words)>;
+
 // Serves frames read from `in` and written to `out` until end of file; returns the exit status. A
 // malformed plan is answered with kError and the batch goes on with the next plan, if that can be
-// found.
-int ServeAgent(int in, int out, Machine& machine);
+// found. Without `follow` the words of a hello but for kUnsent are not looked at. `greeted`: the
+// hello was taken before, and waits for its answer.
+int ServeAgent(int in, int out, Machine& machine, const FollowHello& follow = {},
+               bool greeted = false);
 
 }  // namespace fpswap::wire

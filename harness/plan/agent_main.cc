@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "harness/plan/agent_main.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <span>
 
 #include "harness/trace/record.h"
 
@@ -15,20 +20,21 @@ constexpr int kUsage = 2, kUnavailable = 3;
 
 struct Arguments {
   AgentOptions options;
-  int fd = -1;  // < 0: stdin and stdout
   bool list_plants = false;
   bool help = false;
+  bool greeted = false;
 };
+
+// Said by an agent to itself as it starts again.
+constexpr std::string_view kGreeted = "--greeted";
 
 int Width(std::string_view text) { return static_cast<int>(text.size()); }
 
 void PrintHelp(const Agent& agent, std::FILE* to) {
-  std::fprintf(to, "usage: %.*s [--fd N] [--hang-ms N] [--plant NAME] [--list-plants]",
-               Width(agent.name), agent.name.data());
+  std::fprintf(to, "usage: %.*s [--hang-ms N] [--plant NAME] [--list-plants]", Width(agent.name),
+               agent.name.data());
   if (!agent.flag.empty()) std::fprintf(to, " [%.*s]", Width(agent.flag), agent.flag.data());
-  std::fprintf(to,
-               "\nRuns fpswap plans on %.*s. Frames come on stdin and go to stdout, or both on "
-               "--fd N.\n",
+  std::fprintf(to, "\nRuns fpswap plans on %.*s. Frames come on stdin and go to stdout.\n",
                Width(agent.runs_on), agent.runs_on.data());
 }
 
@@ -48,20 +54,23 @@ bool Number(std::string_view text, int& out) {
 // understood.
 int Take(std::string_view name, std::string_view value, const Agent& agent, Arguments& out) {
   int hang_ms = 0;
-  if (name == "--fd") return Number(value, out.fd) ? 2 : 0;
   if (name == "--hang-ms") {
     if (!Number(value, hang_ms) || hang_ms == 0) return 0;
     out.options.hang_ms = static_cast<unsigned>(hang_ms);
     return 2;
   }
   if (name == "--plant") {
-    out.options.plant = value;
-    return std::ranges::find(agent.plants, value, &PlantText::name) != agent.plants.end() ? 2 : 0;
+    const auto row = std::ranges::find(agent.plants, value, &PlantText::name);
+    if (row == agent.plants.end()) return 0;
+    out.options.plant = row->name;  // which outlives the words
+    return 2;
   }
   if (name == "--list-plants") {
     out.list_plants = true;
   } else if (name == "--help") {
     out.help = true;
+  } else if (name == kGreeted) {
+    out.greeted = true;
   } else if (!agent.flag.empty() && name == agent.flag) {
     out.options.flag = true;
   } else {
@@ -70,19 +79,19 @@ int Take(std::string_view name, std::string_view value, const Agent& agent, Argu
   return 1;
 }
 
-bool Parse(int argc, char** argv, const Agent& agent, Arguments& out) {
-  for (int i = 1; i < argc;) {
-    const std::string_view value = i + 1 < argc ? argv[i + 1] : "";
-    const int words = Take(argv[i], value, agent, out);
-    if (words == 0) {
-      std::fprintf(stderr, "%.*s: %s %.*s: not understood\n", Width(agent.name), agent.name.data(),
-                   argv[i], Width(value), value.data());
-      PrintHelp(agent, stderr);
-      return false;
+// An error is a sentence with the words that were not understood.
+std::expected<void, std::string> Parse(std::span<const std::string_view> words, const Agent& agent,
+                                       Arguments& out) {
+  for (size_t i = 0; i < words.size();) {
+    const std::string_view value = i + 1 < words.size() ? words[i + 1] : "";
+    const int taken = Take(words[i], value, agent, out);
+    if (taken == 0) {
+      return std::unexpected(std::string(agent.name) + ": " + std::string(words[i]) + " " +
+                             std::string(value) + ": not understood");
     }
-    i += words;
+    i += static_cast<size_t>(taken);
   }
-  return true;
+  return {};
 }
 
 // Where plans can't be run the agent still speaks, to say why.
@@ -101,11 +110,34 @@ class NoMachine : public Machine {
   std::string reason_;
 };
 
+// Follows a hello's words by starting again, where they ask for other options: a machine may be all
+// of a process (the guest's memory at fixed addresses, permissions, signals).
+std::expected<void, std::string> Follow(std::span<const std::string_view> words, char** argv,
+                                        const Agent& agent, const Arguments& started) {
+  Arguments wanted = started;
+  if (auto parsed = Parse(words, agent, wanted); !parsed) return parsed;
+  if (wanted.options == started.options) return {};
+  std::vector<std::string> all;
+  for (char** word = argv; *word != nullptr; ++word) all.emplace_back(*word);
+  all.insert(all.end(), words.begin(), words.end());
+  all.emplace_back(kGreeted);
+  std::vector<char*> pointers;
+  for (std::string& word : all) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
+  execv("/proc/self/exe", pointers.data());
+  return std::unexpected(std::string(agent.name) + " can't start again: " + std::strerror(errno));
+}
+
 }  // namespace
 
 int AgentMain(int argc, char** argv, const Agent& agent) {
   Arguments arguments;
-  if (!Parse(argc, argv, agent, arguments)) return kUsage;
+  const std::vector<std::string_view> words(argv + 1, argv + argc);
+  if (const auto parsed = Parse(words, agent, arguments); !parsed) {
+    std::fprintf(stderr, "%s\n", parsed.error().c_str());
+    PrintHelp(agent, stderr);
+    return kUsage;
+  }
   if (arguments.help) {
     PrintHelp(agent, stdout);
     return 0;
@@ -115,13 +147,17 @@ int AgentMain(int argc, char** argv, const Agent& agent) {
     return 0;
   }
   std::signal(SIGPIPE, SIG_IGN);
-  const int in = arguments.fd < 0 ? 0 : arguments.fd;
-  const int out = arguments.fd < 0 ? 1 : arguments.fd;
+  const auto follow = [&](std::span<const std::string_view> hello) {
+    return Follow(hello, argv, agent, arguments);
+  };
+  const auto serve = [&](Machine& machine) {
+    return ServeAgent(STDIN_FILENO, STDOUT_FILENO, machine, follow, arguments.greeted);
+  };
   auto machine = agent.open(arguments.options);
-  if (machine) return ServeAgent(in, out, **machine);
+  if (machine) return serve(**machine);
   std::fprintf(stderr, "%.*s: %s\n", Width(agent.name), agent.name.data(), machine.error().c_str());
   NoMachine none(machine.error());
-  ServeAgent(in, out, none);
+  serve(none);
   return kUnavailable;
 }
 

@@ -26,6 +26,7 @@ struct AgentOptions {
   unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
   std::string_view plant;   // one of Agent::plants, or ""
   bool flag = false;        // Agent::flag was given
+  bool operator==(const AgentOptions&) const = default;
 };
 
 struct Agent {

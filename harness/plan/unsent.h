@@ -14,8 +14,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace fpswap::wire {
+
+// In a hello: the word behind it is the path of this memory.
+inline constexpr std::string_view kUnsent = "--unsent";
 
 struct Unsent {
   static constexpr size_t kRoom = 256 << 10;

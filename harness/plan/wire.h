@@ -8,7 +8,8 @@
 //
 // A reader that loses its place searches for the next magic whose header and crc hold.
 //
-// Harness to agent: kHello (nothing, or the path of memory to share: unsent.h), kPlans (a batch).
+// Harness to agent: kHello (words as on an agent's command line, each with a NUL behind it; the
+// agent takes them beside those it was started with), kPlans (a batch).
 // Agent to harness: kPlatform (JSON), kBegin (u32 number of the plan in the batch, said before it
 // runs), kRecords (u32 number, then its records), kBatchDone, kError (a sentence).
 #pragma once
@@ -52,7 +53,8 @@ class FrameReader {
   };
   void Feed(std::span<const uint8_t> bytes);
   std::optional<Frame> Next();
-  uint64_t skipped_bytes() const { return skipped_; }  // garbage passed over
+  uint64_t skipped_bytes() const { return skipped_; }               // garbage passed over
+  size_t pending_bytes() const { return buffer_.size() - begin_; }  // of a frame not whole yet
 
  private:
   std::vector<uint8_t> buffer_;

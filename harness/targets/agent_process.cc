@@ -20,16 +20,30 @@ extern char** environ;
 namespace fpswap::targets {
 namespace {
 
-constexpr int kAgentFd = 3;
 constexpr size_t kChunk = 256 << 10;
 constexpr int kSocketBuffer = 1 << 20;
 
-// posix_spawn's file actions, destroyed in the end.
-struct FileActions {
-  FileActions() { posix_spawn_file_actions_init(&actions); }
-  ~FileActions() { posix_spawn_file_actions_destroy(&actions); }
-  posix_spawn_file_actions_t actions;
+// What posix_spawn is to do, destroyed in the end.
+struct SpawnSettings {
+  SpawnSettings() {
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attributes);
+  }
+  ~SpawnSettings() {
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
+  }
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
 };
+
+// As exec wants them; `words` must outlive them.
+std::vector<char*> Pointers(std::vector<std::string>& words) {
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  return argv;
+}
 
 }  // namespace
 
@@ -66,13 +80,15 @@ class AgentProcess::UnsentMemory {
   const wire::Unsent* memory_ = nullptr;
 };
 
-AgentProcess::AgentProcess(pid_t pid, int fd)
-    : pid_(pid), fd_(fd), unsent_(std::make_unique<UnsentMemory>()) {}
+AgentProcess::AgentProcess(pid_t pid, int fd, bool elsewhere)
+    : pid_(pid),
+      fd_(fd),
+      elsewhere_(elsewhere),
+      unsent_(elsewhere ? nullptr : std::make_unique<UnsentMemory>()) {}
 
 std::string AgentProcess::unsent_path() const { return unsent_ ? unsent_->path() : ""; }
 
-std::expected<AgentProcess, std::string> AgentProcess::Start(
-    const std::string& path, const std::vector<std::string>& arguments) {
+std::expected<AgentProcess, std::string> AgentProcess::Start(const Command& command) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
     return std::unexpected(std::string("socketpair: ") + std::strerror(errno));
@@ -80,37 +96,43 @@ std::expected<AgentProcess, std::string> AgentProcess::Start(
   for (const int fd : pair) {
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof(kSocketBuffer));
   }
-  std::vector<std::string> words{path};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  words.insert(words.end(), {"--fd", std::to_string(kAgentFd)});
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  std::vector<std::string> words = command.words;
+  std::vector<char*> argv = Pointers(words);
+  std::string console = "FPSWAP_CONSOLE=" + command.console;
+  std::vector<char*> environment;
+  for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
+  if (!command.console.empty()) environment.push_back(console.data());
+  environment.push_back(nullptr);
 
-  FileActions files;
-  posix_spawn_file_actions_adddup2(&files.actions, pair[1], kAgentFd);
+  SpawnSettings spawn;
+  posix_spawn_file_actions_adddup2(&spawn.files, pair[1], STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&spawn.files, pair[1], STDOUT_FILENO);
+  if (!command.folder.empty()) {
+    posix_spawn_file_actions_addchdir_np(&spawn.files, command.folder.c_str());
+  }
+  // A group of its own: what it has started ends with it, and Ctrl-C is the harness's to answer.
+  posix_spawnattr_setflags(&spawn.attributes, POSIX_SPAWN_SETPGROUP);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, path.c_str(), &files.actions, nullptr, argv.data(), environ);
+  const int error =
+      posix_spawnp(&pid, argv[0], &spawn.files, &spawn.attributes, argv.data(), environment.data());
   close(pair[1]);
   if (error != 0) {
     close(pair[0]);
-    return std::unexpected(path + ": " + std::strerror(error));
+    return std::unexpected(command.words[0] + ": " + std::strerror(error));
   }
   fcntl(pair[0], F_SETFL, O_NONBLOCK);
-  return AgentProcess(pid, pair[0]);
+  return AgentProcess(pid, pair[0], command.elsewhere);
 }
 
 std::expected<std::string, std::string> OutputOf(std::vector<std::string> words) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0)
     return std::unexpected(std::string("pipe: ") + std::strerror(errno));
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  FileActions files;
-  posix_spawn_file_actions_adddup2(&files.actions, ends[1], STDOUT_FILENO);
+  const std::vector<char*> argv = Pointers(words);
+  SpawnSettings spawn;
+  posix_spawn_file_actions_adddup2(&spawn.files, ends[1], STDOUT_FILENO);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, argv[0], &files.actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&pid, argv[0], &spawn.files, nullptr, argv.data(), environ);
   close(ends[1]);
   std::string output;
   char buffer[4096];
@@ -131,6 +153,7 @@ std::expected<std::string, std::string> OutputOf(std::vector<std::string> words)
 AgentProcess::AgentProcess(AgentProcess&& other) noexcept
     : pid_(std::exchange(other.pid_, -1)),
       fd_(std::exchange(other.fd_, -1)),
+      elsewhere_(other.elsewhere_),
       out_(std::move(other.out_)),
       sent_(other.sent_),
       reader_(std::move(other.reader_)),
@@ -144,6 +167,7 @@ AgentProcess& AgentProcess::operator=(AgentProcess&& other) noexcept {
   Stop();
   pid_ = std::exchange(other.pid_, -1);
   fd_ = std::exchange(other.fd_, -1);
+  elsewhere_ = other.elsewhere_;
   out_ = std::move(other.out_);
   sent_ = other.sent_;
   reader_ = std::move(other.reader_);
@@ -160,7 +184,7 @@ void AgentProcess::Stop() {
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
   if (pid_ > 0) {
-    kill(pid_, SIGKILL);
+    kill(-pid_, SIGKILL);
     while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
   }
@@ -180,7 +204,7 @@ std::expected<AgentProcess::Frame, std::string> AgentProcess::Read(
   for (;;) {
     const auto frame = reader_.Next();
     // A frame found behind garbage counts no more than the garbage.
-    if (reader_.skipped_bytes() != 0) {
+    if (reader_.skipped_bytes() != 0 && !elsewhere_) {
       return std::unexpected("the agent sent bytes that are no frame");
     }
     if (frame) return *frame;
@@ -200,7 +224,7 @@ std::expected<void, std::string> AgentProcess::Pump(std::chrono::milliseconds si
     if (ready == 0) {
       if (!silent_.empty()) return std::unexpected(silent_);  // not even dying
       silent_ = "the agent said nothing for " + std::to_string(silence.count()) + " ms";
-      kill(pid_, SIGKILL);
+      kill(-pid_, SIGKILL);
       continue;
     }
     // What it said before it died counts, so reading comes first.

@@ -27,9 +27,14 @@ class AgentProcess {
  public:
   using Frame = wire::FrameReader::Frame;
 
-  // Starts `path` with `arguments` and "--fd 3", its end of a socket pair.
-  static std::expected<AgentProcess, std::string> Start(const std::string& path,
-                                                        const std::vector<std::string>& arguments);
+  struct Command {
+    std::vector<std::string> words;  // words[0]: a path, or a name to be found in $PATH
+    std::string folder;              // to start in; "" is this process's own
+    std::string console;             // $FPSWAP_CONSOLE; "" for none
+    bool elsewhere = false;          // the agent is on another machine: no memory is shared
+  };
+  // Starts it as the leader of a process group, with the stream as its standard input and output.
+  static std::expected<AgentProcess, std::string> Start(const Command& command);
   AgentProcess(AgentProcess&& other) noexcept;
   AgentProcess& operator=(AgentProcess&& other) noexcept;
   ~AgentProcess();  // kills it if it still runs, and reaps it
@@ -43,12 +48,15 @@ class AgentProcess {
   void Write(std::span<const uint8_t> bytes);
   // The next frame; its payload is valid until the next call. An error if the agent has died, has
   // sent what is no frame, or has said nothing for `silence`: then it is killed. What it had said
-  // until then comes before the error.
+  // until then comes before the error. Elsewhere bytes may be damaged on the way: what is no frame
+  // is passed over.
   std::expected<Frame, std::string> Read(std::chrono::milliseconds silence);
+  // Whether bytes were passed over, or the last of them are the beginning of a frame.
+  bool damaged() const { return reader_.skipped_bytes() != 0 || reader_.pending_bytes() != 0; }
 
  private:
   class UnsentMemory;
-  AgentProcess(pid_t pid, int fd);
+  AgentProcess(pid_t pid, int fd, bool elsewhere);
   std::expected<void, std::string> Pump(std::chrono::milliseconds silence);
   bool Send();
   std::expected<void, std::string> Receive();
@@ -58,6 +66,7 @@ class AgentProcess {
 
   pid_t pid_ = -1;
   int fd_ = -1;
+  bool elsewhere_ = false;
   std::vector<uint8_t> out_;
   size_t sent_ = 0;
   wire::FrameReader reader_;

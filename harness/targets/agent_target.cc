@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "harness/targets/agent_target.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "harness/trace/record.h"
 #include "harness/trace/trace.h"
@@ -14,10 +20,12 @@ using trace::EndReason;
 using trace::RecordKind;
 using wire::FrameType;
 
-constexpr std::chrono::milliseconds kStartTime{60000};  // probing included
 constexpr size_t kBatchBytes = 4u << 20;
 // Starts without a single program done before the target gives up.
 constexpr unsigned kMaxFruitlessStarts = 3;
+constexpr size_t kConsoleTail = 64 << 10;
+// How often a stream may break at one program before that is the program's fault.
+constexpr unsigned kMaxDamage = 3;
 
 std::span<const uint8_t> BytesOf(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
@@ -55,6 +63,48 @@ Unavailable SplitReason(const std::string& text, const std::string& path) {
 
 }  // namespace
 
+// The file that a machine's console goes to, in $TMPDIR; it ends with this process.
+struct AgentTarget::Console {
+  Console() {
+    std::error_code status;
+    std::filesystem::path folder = std::filesystem::temp_directory_path(status);
+    if (status) folder = "/tmp";
+    path = (folder / "fpswap-console-XXXXXX").string();
+    const int fd = mkstemp(path.data());
+    if (fd < 0) path.clear();
+    if (fd >= 0) close(fd);
+  }
+  ~Console() {
+    if (!path.empty()) unlink(path.c_str());
+  }
+  void Clear() const {
+    std::error_code status;
+    if (!path.empty()) std::filesystem::resize_file(path, 0, status);
+  }
+  // A line's end and the last of what the machine said; "" if that is nothing.
+  std::string Tail() const {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const auto size = static_cast<std::streamoff>(file.tellg());
+    if (size <= 0) return "";
+    const auto wanted = std::min<std::streamoff>(size, kConsoleTail);
+    std::string tail(static_cast<size_t>(wanted), '\0');
+    file.seekg(size - wanted);
+    file.read(tail.data(), wanted);
+    tail.resize(static_cast<size_t>(file.gcount()));
+    return "\n" + tail;
+  }
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
+  std::string path;  // "" if there can be none
+};
+
+AgentTarget::AgentTarget(AgentCommand command) : command_(std::move(command)) {
+  if (command_.elsewhere) console_ = std::make_unique<Console>();
+}
+
+AgentTarget::~AgentTarget() = default;
+
 // One call of Run.
 struct AgentTarget::Batch {
   std::span<const plan::Plan* const> plans;
@@ -64,10 +114,12 @@ struct AgentTarget::Batch {
   size_t count = 0;      // sent
   bool begun = false;    // the agent said that it begins `next`
   bool refused = false;  // the last program that is done was no good plan
+  unsigned damage = 0;   // how often the stream broke at `next`
 
   void Done(std::span<const uint8_t> records) {
     done(next++, records);
     begun = refused = false;
+    damage = 0;
   }
 };
 
@@ -79,19 +131,36 @@ std::expected<std::unique_ptr<AgentTarget>, Unavailable> AgentTarget::Open(Agent
 
 // `share`: the agent may keep what it says in shared memory (unsent.h) for a while.
 std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
-  auto agent = AgentProcess::Start(command_.path, command_.arguments);
+  AgentProcess::Command start{.words = {command_.path},
+                              .folder = command_.folder,
+                              .console = console_ ? console_->path : "",
+                              .elsewhere = command_.elsewhere};
+  std::ranges::copy(command_.arguments, std::back_inserter(start.words));
+  // What is elsewhere was started by others, and hears what it is to do with the first frame.
+  std::string hello;
+  const auto say = [&](const std::string& word) { (hello += word) += '\0'; };
+  if (command_.elsewhere) {
+    std::ranges::for_each(command_.options, say);
+  } else {
+    std::ranges::copy(command_.options, std::back_inserter(start.words));
+  }
+  if (console_) console_->Clear();
+  auto agent = AgentProcess::Start(start);
   if (!agent) {
-    return std::unexpected(
-        Unavailable{agent.error(),
-                    "build the agents (cmake --build build) and keep them beside "
-                    "the fpswap command"});
+    return std::unexpected(Unavailable{
+        agent.error(), command_.elsewhere ? "see the lab's lab.json: \"connect\" can't be started"
+                                          : "build the agents (cmake --build build) and keep them "
+                                            "beside the fpswap command"});
   }
   agent_.emplace(std::move(*agent));
   frame_.clear();
-  const std::string path = share ? agent_->unsent_path() : "";
-  wire::AppendFrame(frame_, FrameType::kHello, BytesOf(path));
+  if (const std::string path = agent_->unsent_path(); share && !path.empty()) {
+    say(std::string(wire::kUnsent));
+    say(path);
+  }
+  wire::AppendFrame(frame_, FrameType::kHello, BytesOf(hello));
   agent_->Write(frame_);
-  const auto answer = agent_->Read(kStartTime);
+  const auto answer = agent_->Read(command_.start);
   if (!answer) return std::unexpected(SplitReason(answer.error(), command_.path));
   if (answer->type == FrameType::kError) {
     return std::unexpected(SplitReason(TextOf(answer->payload), command_.path));
@@ -197,9 +266,10 @@ std::expected<void, std::string> AgentTarget::Run(
       const auto collected = Collect(batch);
       if (collected) continue;
       why = collected.error();
-      if (batch.begun) {
+      const bool damaged = command_.elsewhere && agent_->damaged();
+      if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
-        AppendEnd(EndReason::kAgentDied, why, records_);
+        AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);
         batch.Done(records_);
       }
     }

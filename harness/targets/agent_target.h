@@ -4,6 +4,11 @@
 // that program gets an End record kAgentDied, the agent is started again, and the rest of the batch
 // goes on.
 //
+// The agent may be on another machine, behind a command that carries the stream. Then what is lost
+// with a program may be that machine: the End record's text, from its second line on, is the end of
+// what the machine's console said. And the stream may be damaged on the way, which is no program's
+// fault: that costs a new connection, and a program is run again.
+//
 // Not thread safe.
 #pragma once
 
@@ -19,13 +24,18 @@ namespace fpswap::targets {
 
 struct AgentCommand {
   std::string path;
-  std::vector<std::string> arguments;
+  std::vector<std::string> arguments;       // of the program at `path`
+  std::vector<std::string> options;         // of the agent
+  std::chrono::milliseconds start{60000};   // longer than it takes to answer, probing included
   std::chrono::milliseconds silence{7000};  // longer than a program may hang
+  std::string folder;                       // where to start it; "": where this process is
+  bool elsewhere = false;                   // on another machine
 };
 
 class AgentTarget : public Target {
  public:
   static std::expected<std::unique_ptr<AgentTarget>, Unavailable> Open(AgentCommand command);
+  ~AgentTarget() override;
 
   const trace::Platform& platform() const override { return platform_; }
   std::expected<void, std::string> Run(
@@ -38,7 +48,7 @@ class AgentTarget : public Target {
 
  private:
   struct Batch;
-  AgentTarget(AgentCommand command) : command_(std::move(command)) {}
+  explicit AgentTarget(AgentCommand command);
 
   std::expected<void, Unavailable> Hello(bool share);
   std::expected<void, std::string> Restart(bool share);
@@ -47,7 +57,10 @@ class AgentTarget : public Target {
   std::expected<void, std::string> Collect(Batch& batch);
   std::expected<bool, std::string> Take(const AgentProcess::Frame& frame, Batch& batch);
 
+  struct Console;
+
   AgentCommand command_;
+  std::unique_ptr<Console> console_;  // where the agent is elsewhere
   std::optional<AgentProcess> agent_;
   trace::Platform platform_;
   unsigned restarts_ = 0;

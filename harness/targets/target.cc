@@ -9,6 +9,7 @@
 #include "harness/plan/agent_loop.h"
 #include "harness/targets/agent_process.h"
 #include "harness/targets/agent_target.h"
+#include "harness/targets/lab.h"
 
 namespace fpswap::targets {
 namespace {
@@ -38,6 +39,40 @@ constexpr auto kNames = Names();
 // where starting a VM can take a tenth of a second.
 constexpr std::chrono::milliseconds kGrace{30000};
 
+std::chrono::milliseconds TimeToHang(const Options& options) {
+  return std::chrono::milliseconds(options.hang_ms) * (1 + wire::kPatience);
+}
+
+std::vector<std::string> AgentOptions(const Options& options) {
+  std::vector<std::string> words = {"--hang-ms", std::to_string(options.hang_ms)};
+  if (!options.plant.empty()) words.insert(words.end(), {"--plant", options.plant});
+  return words;
+}
+
+std::expected<std::unique_ptr<Target>, Unavailable> Start(AgentCommand command) {
+  auto target = AgentTarget::Open(std::move(command));
+  if (!target) return std::unexpected(target.error());
+  return std::unique_ptr<Target>(std::move(*target));
+}
+
+std::expected<std::unique_ptr<Target>, Unavailable> OpenLab(std::string_view name,
+                                                            const Options& options) {
+  const auto lab = ReadLab(LabsFolder() / name);
+  if (!lab) {
+    return std::unexpected(
+        Unavailable{lab.error(),
+                    "`ci/lab list` tells which labs there are, `ci/lab build NAME` "
+                    "makes one; docs/labs.md"});
+  }
+  return Start({.path = lab->connect.front(),
+                .arguments = {lab->connect.begin() + 1, lab->connect.end()},
+                .options = AgentOptions(options),
+                .start = lab->start,
+                .silence = TimeToHang(options) + lab->silence,
+                .folder = lab->folder.string(),
+                .elsewhere = true});
+}
+
 std::filesystem::path RunnerDir(const Options& options) {
   if (!options.runner_dir.empty()) return options.runner_dir;
   std::error_code error;
@@ -50,10 +85,11 @@ std::span<const std::string_view> TargetNames() { return kNames; }
 
 std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view name,
                                                                const Options& options) {
+  if (name.starts_with(kLabPrefix)) return OpenLab(name.substr(kLabPrefix.size()), options);
   const auto row = std::ranges::find(kTargets, name, &TargetRow::name);
   if (row == std::end(kTargets)) {
     return std::unexpected(Unavailable{"there is no target \"" + std::string(name) + "\"",
-                                       "the targets are kvm, native and unicorn"});
+                                       "the targets are kvm, native, unicorn and lab:NAME"});
   }
   if (!options.plant.empty() && !row->plants) {
     return std::unexpected(Unavailable{"bugs can't be planted in the target " + std::string(name),
@@ -66,15 +102,9 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
     return std::unexpected(
         Unavailable{command.path + " was not built", std::string(row->build_needs)});
   }
-  command.arguments = {"--hang-ms", std::to_string(options.hang_ms)};
-  if (!options.plant.empty()) {
-    command.arguments.push_back("--plant");
-    command.arguments.push_back(options.plant);
-  }
-  command.silence = std::chrono::milliseconds(options.hang_ms) * (1 + wire::kPatience) + kGrace;
-  auto target = AgentTarget::Open(std::move(command));
-  if (!target) return std::unexpected(target.error());
-  return std::unique_ptr<Target>(std::move(*target));
+  command.options = AgentOptions(options);
+  command.silence = TimeToHang(options) + kGrace;
+  return Start(std::move(command));
 }
 
 std::expected<std::vector<Plant>, std::string> Plants(const Options& options) {

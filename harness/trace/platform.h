@@ -33,6 +33,7 @@ struct Platform {
   bool compacted = true;       // the host kernel keeps fpstates compacted (XSAVES or XSAVEC)
   uint32_t cpus = 1;           // CPUs allowed
   uint32_t vcpus = 1;          // vCPUs that a program may have
+  bool kernel_log = false;     // the agent reads the kernel's log
   // By op number: 1 where the target can run the step, and why not where it can't.
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;

@@ -252,6 +252,7 @@ std::string PlatformToJson(const Platform& p) {
       {"compacted", p.compacted},
       {"cpus", p.cpus},
       {"vcpus", p.vcpus},
+      {"kernel_log", p.kernel_log},
       {"can", std::move(can)},
       {"cannot", std::move(cannot)},
   };
@@ -273,6 +274,7 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   if (root.is_object() && root.contains("cpu_family")) {  // older traces lack it
     in.Number("cpu_family", p.cpu_family, 0xff + 0xf);
   }
+  if (root.is_object() && root.contains("kernel_log")) in.Flag("kernel_log", p.kernel_log);
   in.Text("kernel", p.kernel, kMaxName);
   in.Text("vendor_module", p.vendor_module, kMaxName);
   ReadFeatures(in, "host", error, p.host);

@@ -4,9 +4,6 @@
 #include <cstring>
 
 namespace fpswap::trace {
-namespace {
-constexpr size_t kRecordHeader = 8;
-}  // namespace
 
 void AppendRecord(std::vector<uint8_t>& out, RecordKind kind, uint8_t vcpu, uint16_t step,
                   std::span<const uint8_t> head, std::span<const uint8_t> tail) {

@@ -16,13 +16,14 @@
 namespace fpswap::trace {
 
 enum class RecordKind : uint8_t {
-  kJournal = 1,  // bytes of a completed guest step's journal place
-  kFault = 2,    // FaultRecord: the step took an exception
-  kExit = 3,     // ExitRecord: a KVM_RUN came back for a step
-  kIoctl = 4,    // IoctlRecord, then the data a GET gave
-  kHost = 5,     // HostRecord: a host step was done
-  kCanary = 6,   // CanaryRecord + bytes: the VMM's own registers changed across a KVM_RUN
-  kEnd = 7,      // EndRecord: last record of every program
+  kJournal = 1,    // bytes of a completed guest step's journal place
+  kFault = 2,      // FaultRecord: the step took an exception
+  kExit = 3,       // ExitRecord: a KVM_RUN came back for a step
+  kIoctl = 4,      // IoctlRecord, then the data a GET gave
+  kHost = 5,       // HostRecord: a host step was done
+  kCanary = 6,     // CanaryRecord + bytes: the VMM's own registers changed across a KVM_RUN
+  kEnd = 7,        // EndRecord: last record of every program
+  kKernelLog = 8,  // text: what the kernel logged, at level warning or worse, while it ran
 };
 
 // All little-endian, packed by hand below in this order.
@@ -85,6 +86,8 @@ struct RecordView {
   std::span<const uint8_t> bytes;
 };
 
+inline constexpr size_t kRecordHeader = 8;
+inline constexpr size_t kMaxKernelLog = 64u << 10;  // bytes of one program's
 inline constexpr size_t kMaxRecordsBytes = 8u << 20;
 
 void AppendRecord(std::vector<uint8_t>& out, RecordKind kind, uint8_t vcpu, uint16_t step,

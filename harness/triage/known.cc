@@ -140,7 +140,7 @@ std::optional<judge::Law> LawFrom(const json& value) {
 }
 
 std::optional<judge::Relation> RelationFrom(const json& value) {
-  for (unsigned i = 0; i <= static_cast<unsigned>(judge::Relation::kDied); ++i) {
+  for (unsigned i = 0; i <= static_cast<unsigned>(judge::Relation::kComplained); ++i) {
     const auto relation = static_cast<judge::Relation>(i);
     if (value.is_string() && value.get<std::string>() == judge::RelationName(relation)) {
       return relation;

@@ -76,6 +76,10 @@ class Records {
   Records& Ioctl(uint16_t step, int result, int error = 0, std::span<const uint8_t> data = {}) {
     return Add(trace::RecordKind::kIoctl, step, BytesOf(trace::IoctlRecord{result, error}), data);
   }
+  Records& KernelLog(std::string_view log) {
+    return Add(trace::RecordKind::kKernelLog, 0,
+               {reinterpret_cast<const uint8_t*>(log.data()), log.size()});
+  }
   Records& Host(uint16_t step, int result = 0) {
     return Add(trace::RecordKind::kHost, step, BytesOf(trace::HostRecord{result, 0}));
   }

@@ -331,6 +331,38 @@ TEST_F(VerdictTest, AnAgentsDeathSaysHowAndNamesNoStep) {
   EXPECT_EQ(First(verdict).op, 0) << "the program's first step is not to blame";
 }
 
+TEST_F(VerdictTest, AMachinesDeathIsNamedByTheLastFatalThingItsConsoleSays) {
+  const auto plan = PlanOf("x87.fninit\nexit.out\n", platform_);
+  const auto divergence = First(Check(
+      plan, Records(plan).End(EndReason::kAgentDied, 0,
+                              "the agent ended with status 0\n"
+                              "[ 1.0] WARNING: CPU: 0 PID: 1 at kernel/a.c:1 boot_one+0x1/0x2\n"
+                              "[ 1.0] ---[ end trace 0 ]---\n"
+                              "[ 9.0] BUG: unable to handle page fault for address: 0x1\n"
+                              "[ 9.0] RIP: 0010:fpu_swap_kvm_fpstate+0x5/0x9\n")));
+  EXPECT_EQ(divergence.relation, Relation::kDied);
+  EXPECT_EQ(divergence.where, "BUG in fpu_swap_kvm_fpstate");
+  EXPECT_NE(divergence.words.find("unable to handle page fault"), std::string::npos);
+  EXPECT_EQ(divergence.words.find("boot_one"), std::string::npos);
+}
+
+TEST_F(VerdictTest, WhatTheKernelLogsMeanwhileIsLaw6IfItIsOurs) {
+  const auto plan = PlanOf("host.cpu\n", platform_);
+  const auto check = [&](std::string_view log) {
+    return Check(plan, Records(plan).Host(0).KernelLog(log).End());
+  };
+  EXPECT_TRUE(check("debugfs: duplicate directory\n").ok());
+  EXPECT_TRUE(check("WARNING: CPU: 0 PID: 9 at fs/inode.c:1 iput+0x1/0x2\n").ok())
+      << "another's warning";
+  const auto divergence = First(
+      check("WARNING: CPU: 0 PID: 9 at arch/x86/kernel/fpu/core.c:9 fpu_swap_kvm_fpstate+0x1/0x2\n"
+            "CPU: 0 PID: 9 Comm: kvm-runner Not tainted\n"));
+  EXPECT_EQ(divergence.law, Law::kHealth);
+  EXPECT_EQ(divergence.relation, Relation::kComplained);
+  EXPECT_EQ(divergence.where, "WARNING in fpu_swap_kvm_fpstate");
+  EXPECT_NE(divergence.words.find("it is this program's"), std::string::npos);
+}
+
 TEST_F(VerdictTest, BrokenRecordsAreTheAgentsDeath) {
   const auto plan = PlanOf("vmm.get_xcrs\n", platform_);
   EXPECT_EQ(First(Check(plan, {})).relation, Relation::kDied);

@@ -27,7 +27,9 @@ class AgentClient {
     child_ = fork();
     if (child_ == 0) {
       close(ends[0]);
-      std::vector<std::string> words = {program, "--fd", std::to_string(ends[1])};
+      dup2(ends[1], STDIN_FILENO);
+      dup2(ends[1], STDOUT_FILENO);
+      std::vector<std::string> words = {program};
       words.insert(words.end(), options.begin(), options.end());
       std::vector<char*> argv;
       for (std::string& word : words) argv.push_back(word.data());

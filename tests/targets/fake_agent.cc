@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
@@ -17,7 +19,7 @@ namespace {
 
 using wire::FrameType;
 
-constexpr int kFd = 3;
+constexpr int kFd = STDOUT_FILENO;
 
 void Say(const std::vector<uint8_t>& bytes) {
   if (write(kFd, bytes.data(), bytes.size()) < 0) _exit(9);
@@ -50,6 +52,10 @@ class FakeMachine : public wire::Machine {
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override {
     CountRun();
     const uint64_t what = plan.steps.empty() ? 0 : plan.steps[0].arg[2];
+    if (static_cast<Mischief>(what) == Mischief::kHalfOnce && RunsSoFar() == 1) {
+      Say(FrameHead(1000));
+      for (;;) pause();
+    }
     Misbehave(static_cast<Mischief>(what), records);
     const bool hangs = static_cast<Mischief>(what) == Mischief::kHang ||
                        (static_cast<Mischief>(what) == Mischief::kHangOnce && patience_ == 1);
@@ -64,6 +70,12 @@ class FakeMachine : public wire::Machine {
   void SetPatience(unsigned times) override { patience_ = times; }
 
  private:
+  off_t RunsSoFar() const {
+    struct stat status{};
+    const std::string path(mode_.substr(std::min(mode_.size(), kCountsRuns.size())));
+    return stat(path.c_str(), &status) == 0 ? status.st_size : 0;
+  }
+
   void CountRun() const {
     if (!mode_.starts_with(kCountsRuns)) return;
     const std::string path(mode_.substr(kCountsRuns.size()));
@@ -80,6 +92,13 @@ class FakeMachine : public wire::Machine {
       case Mischief::kKill:
         kill(getpid(), SIGKILL);
         break;
+      case Mischief::kPanic: {
+        const char* console = getenv("FPSWAP_CONSOLE");
+        const int fd = open(console != nullptr ? console : "", O_WRONLY | O_APPEND | O_CLOEXEC);
+        const std::string_view words = "Kernel panic - not syncing: Fatal exception\n";
+        if (fd < 0 || write(fd, words.data(), words.size()) < 0) _exit(9);
+        _exit(8);
+      }
       case Mischief::kGarbage:
         return Say(std::vector<uint8_t>(100'000, 0x5a));
       case Mischief::kHalfFrame:
@@ -118,7 +137,7 @@ class FakeMachine : public wire::Machine {
 int ActAsAgent(std::string_view argument) {
   argument.remove_prefix(std::min(argument.size(), kActAsAgent.size() + 1));
   FakeMachine machine(argument);
-  return wire::ServeAgent(kFd, kFd, machine);
+  return wire::ServeAgent(STDIN_FILENO, kFd, machine);
 }
 
 AgentCommand FakeAgent(std::string_view mode) {

@@ -30,10 +30,12 @@ enum class Mischief : uint64_t {
   kBigRecords,    // a megabyte of good records
   kHang,          // hangs each time
   kHangOnce,      // hangs unless it has more time than usual
+  kPanic,         // says so on the machine's console and dies
+  kHalfOnce,      // a frame's head and nothing behind it, then silence; not if it is the second run
   kLast,
 };
 
-// Runs as the agent on descriptor 3.
+// Runs as the agent.
 int ActAsAgent(std::string_view argument);
 
 inline constexpr std::string_view kCountsRuns = "counts=";
