@@ -36,13 +36,13 @@ class Amd(lab.Lab):
         if suffix == DEFAULT and not default.exists():
             default.symlink_to(folder.name)
         self.name, self.folder = folder.name, folder
-        debug = kernel.debug_options()
+        debug, whose = kernel.debug_options(), "your" if own else "Debian's"
         self.save({
-            "about": f"kvm_amd of {'your' if own else 'Debian''s'} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
+            "about": f"kvm_amd of {whose} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": 180, "silence_s": 60,
-            "debug": debug, "kernel": kernel.as_json(), "own": own is not None,
-            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if debug and "KASAN" in debug else MEMORY_MB),
+            "start_s": 180, "silence_s": 60, "debug": debug,
+            "kernel": kernel.as_json(), "own": own is not None,
+            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in debug else MEMORY_MB),
             "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
             "busybox": str(initramfs.busybox()),
         })
@@ -57,6 +57,9 @@ class Amd(lab.Lab):
         return None
 
     def start(self):
+        self._started()
+
+    def _started(self):
         """The snapshot for the agent of now, made if there is none."""
         snapshot = self._snapshot()
         snapshot.parent.mkdir(exist_ok=True)
@@ -73,10 +76,10 @@ class Amd(lab.Lab):
         store.remove(self.folder / "snapshots")
 
     def ready(self):
-        return self._snapshot().exists()
+        return lab.agent().exists() and self._snapshot().exists()
 
     def connect(self):
-        snapshot = self.start()
+        snapshot = self._started()
         machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
                              *_monitor(os.environ.get("FPSWAP_MONITOR")), "-incoming", f"file:{snapshot}"], self._env())
 

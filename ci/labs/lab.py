@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all labs have in common: a folder with lab.json, which is all that fpswap reads."""
+"""What all labs have in common: a folder with lab.json."""
 
 import json
 import os
@@ -18,8 +18,7 @@ def agent():
 
 class Lab:
     """A machine somewhere, reached by a command. ci/lab's verbs are its methods.
-
-    `settings` is lab.json: what fpswap reads (about, connect, start_s, silence_s) and what the lab keeps for itself."""
+"""
 
     def __init__(self, name):
         if not NAME.fullmatch(name):
@@ -30,6 +29,7 @@ class Lab:
 
     @property
     def settings(self):
+        """lab.json: what fpswap reads (harness/targets/lab.h), and what the lab keeps for itself."""
         try:
             return json.loads((self.folder / "lab.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -55,7 +55,7 @@ class Lab:
         """For list."""
         settings = self.settings
         return {"name": self.name, "about": settings.get("about", ""), "connect": settings["connect"],
-                "debug": settings.get("debug"), "ready": self.ready(), "running": len(machine.running(self)),
+                "debug": settings.get("debug", []), "ready": self.ready(), "running": len(machine.running(self)),
                 "platform": self.platform()}
 
     def platform(self):
