@@ -179,7 +179,7 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   {
     auto target = campaign::Open(options.common.target, options.common.TargetOptions());
     if (!target) return FailUnavailable(io, options.common.target, target.error());
-    target_name = (*target)->platform().target;
+    target_name = (*target)->platform().name();
   }
   const uint64_t seed = options.seed.value_or(std::random_device()());
   campaign::FuzzOptions fuzz;

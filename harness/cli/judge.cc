@@ -40,12 +40,12 @@ int Judge(const JudgeOptions& options, const Io& io) {
     Told told = Tell(verdict, trace->platform, *known);
     fresh += told.is_new;
     told.json["file"] = path.string();
-    told.json["target"] = trace->platform.target;
+    told.json["target"] = trace->platform.name();
     results.push_back(told.json);
     if (options.common.json) continue;
     const char* result = told.is_new ? "DIVERGES" : verdict.ok() ? "agrees" : "known divergence";
     io.out(fmt::format("{}: {} ({} steps on {}, {} observations compared)\n{}", path.string(),
-                       result, trace->program.steps.size(), trace->platform.target, verdict.checks,
+                       result, trace->program.steps.size(), trace->platform.name(), verdict.checks,
                        told.text));
   }
   if (options.common.json) {

@@ -161,7 +161,7 @@ void Replay::TellNotShown() {
 int Replay::Finish() {
   const size_t agree = loaded_.size() - new_ - known_programs_ - nothing_ran_;
   if (options_.common.json) {
-    io_.out(Dump({{"target", runner_->platform().target},
+    io_.out(Dump({{"target", runner_->platform().name()},
                   {"programs", loaded_.size()},
                   {"agree", agree},
                   {"new", new_},
@@ -176,7 +176,7 @@ int Replay::Finish() {
       return count > 0 ? fmt::format(", {} {}", count, what) : "";
     };
     io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}\n", loaded_.size(),
-                        runner_->platform().target, agree, known_programs_, new_,
+                        runner_->platform().name(), agree, known_programs_, new_,
                         some(nothing_ran_, "can't run here"),
                         some(bad_, "could not be read or written")));
   }

@@ -100,7 +100,7 @@ struct AgentTarget::Console {
 };
 
 AgentTarget::AgentTarget(AgentCommand command) : command_(std::move(command)) {
-  if (command_.elsewhere) console_ = std::make_unique<Console>();
+  if (elsewhere()) console_ = std::make_unique<Console>();
 }
 
 AgentTarget::~AgentTarget() = default;
@@ -134,12 +134,12 @@ std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
   AgentProcess::Command start{.words = {command_.path},
                               .folder = command_.folder,
                               .console = console_ ? console_->path : "",
-                              .elsewhere = command_.elsewhere};
+                              .elsewhere = elsewhere()};
   std::ranges::copy(command_.arguments, std::back_inserter(start.words));
   // What is elsewhere was started by others, and hears what it is to do with the first frame.
   std::string hello;
   const auto say = [&](const std::string& word) { (hello += word) += '\0'; };
-  if (command_.elsewhere) {
+  if (elsewhere()) {
     std::ranges::for_each(command_.options, say);
   } else {
     std::ranges::copy(command_.options, std::back_inserter(start.words));
@@ -148,9 +148,9 @@ std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
   auto agent = AgentProcess::Start(start);
   if (!agent) {
     return std::unexpected(Unavailable{
-        agent.error(), command_.elsewhere ? "see the lab's lab.json: \"connect\" can't be started"
-                                          : "build the agents (cmake --build build) and keep them "
-                                            "beside the fpswap command"});
+        agent.error(), elsewhere() ? "see the lab's lab.json: \"connect\" can't be started"
+                                   : "build the agents (cmake --build build) and keep them "
+                                     "beside the fpswap command"});
   }
   agent_.emplace(std::move(*agent));
   frame_.clear();
@@ -175,6 +175,7 @@ std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
         Unavailable{platform.error(), "build the agents and the command from the same source"});
   }
   platform_ = std::move(*platform);
+  platform_.lab = command_.lab;
   return {};
 }
 
@@ -266,7 +267,7 @@ std::expected<void, std::string> AgentTarget::Run(
       const auto collected = Collect(batch);
       if (collected) continue;
       why = collected.error();
-      const bool damaged = command_.elsewhere && agent_->damaged();
+      const bool damaged = elsewhere() && agent_->damaged();
       if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
         AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);

@@ -29,7 +29,7 @@ struct AgentCommand {
   std::chrono::milliseconds start{60000};   // longer than it takes to answer, probing included
   std::chrono::milliseconds silence{7000};  // longer than a program may hang
   std::string folder;                       // where to start it; "": where this process is
-  bool elsewhere = false;                   // on another machine
+  std::string lab;                          // "lab:NAME" of another machine it is on
 };
 
 class AgentTarget : public Target {
@@ -58,6 +58,7 @@ class AgentTarget : public Target {
   std::expected<bool, std::string> Take(const AgentProcess::Frame& frame, Batch& batch);
 
   struct Console;
+  bool elsewhere() const { return !command_.lab.empty(); }
 
   AgentCommand command_;
   std::unique_ptr<Console> console_;  // where the agent is elsewhere

@@ -70,7 +70,7 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenLab(std::string_view nam
                 .start = lab->start,
                 .silence = TimeToHang(options) + lab->silence,
                 .folder = lab->folder.string(),
-                .elsewhere = true});
+                .lab = std::string(kLabPrefix) + std::string(name)});
 }
 
 std::filesystem::path RunnerDir(const Options& options) {

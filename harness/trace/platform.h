@@ -13,7 +13,8 @@
 namespace fpswap::trace {
 
 struct Platform {
-  std::string target;         // "kvm", "native", "unicorn", ...
+  std::string target;         // what runs: "kvm", "native", "unicorn"
+  std::string lab;            // "lab:NAME" of the machine it runs on, "" for this one
   std::string cpu;            // brand string
   uint32_t cpu_family = 0;    // display family (CPUID.1:EAX); 0: not recorded
   std::string kernel;         // uname -r
@@ -38,6 +39,8 @@ struct Platform {
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;
 
+  // As --target takes it.
+  const std::string& name() const { return lab.empty() ? target : lab; }
   // Whether the guest's code runs in a vCPU, which a VMM's thread enters and leaves. Else a run of
   // steps has no exit to end with, and there is no VMM's state to keep from the guest.
   bool HasVmm() const { return target != "native" && target != "unicorn"; }

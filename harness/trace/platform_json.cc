@@ -235,7 +235,7 @@ std::string PlatformToJson(const Platform& p) {
     if (p.can[op]) can.push_back(op);
   }
   for (const auto& [op, reason] : p.cannot) cannot.push_back({{"op", op}, {"reason", reason}});
-  const json out = {
+  json out = {
       {"target", p.target},
       {"cpu", p.cpu},
       {"cpu_family", p.cpu_family},
@@ -256,6 +256,7 @@ std::string PlatformToJson(const Platform& p) {
       {"can", std::move(can)},
       {"cannot", std::move(cannot)},
   };
+  if (!p.lab.empty()) out["lab"] = p.lab;
   // A brand string may hold any byte: what is not UTF-8 is replaced, never thrown at.
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -274,6 +275,7 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   if (root.is_object() && root.contains("cpu_family")) {  // older traces lack it
     in.Number("cpu_family", p.cpu_family, 0xff + 0xf);
   }
+  if (root.is_object() && root.contains("lab")) in.Text("lab", p.lab, kMaxName);
   if (root.is_object() && root.contains("kernel_log")) in.Flag("kernel_log", p.kernel_log);
   in.Text("kernel", p.kernel, kMaxName);
   in.Text("vendor_module", p.vendor_module, kMaxName);

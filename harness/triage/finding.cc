@@ -89,7 +89,7 @@ std::string FindingReadme(const Finding& finding) {
       fmt::format("\n{} The program has {} steps ({} when found).\n\n", DescribeRepeats(finding),
                   finding.trace.program.steps.size(), finding.steps_found);
   text += fmt::format("Signature: `{}`\n\nSeen on target `{}`: {}, kernel {}{}{}.\n",
-                      finding.signature.Key(), platform.target, platform.cpu, platform.kernel,
+                      finding.signature.Key(), platform.name(), platform.cpu, platform.kernel,
                       platform.vendor_module.empty() ? "" : ", ", platform.vendor_module);
   text += "\n## The program\n\n```\n" + program::PrintText(finding.trace.program) + "```\n";
   const std::string plant = finding.plant.empty() ? "" : fmt::format(" --plant {}", finding.plant);
@@ -98,7 +98,7 @@ std::string FindingReadme(const Finding& finding) {
       "    fpswap run {0}/program.fps --target {1}{2}\n"
       "    fpswap judge {0}/trace.fpt    # what was observed here, on any machine\n"
       "    fpswap show {0}               # step by step, with the machine code\n",
-      name, platform.target, plant);
+      name, platform.name(), plant);
   if (finding.verdict.divergences.size() > 1) {
     text += "\n## What else differs in this run\n\n";
     for (const judge::Divergence& each : finding.verdict.divergences) {
@@ -115,7 +115,7 @@ std::string FindingVerdictJson(const Finding& finding) {
   object["signature"] = finding.signature.Key();
   object["name"] = finding.signature.Name();
   object["divergence"] = finding.divergence;
-  object["target"] = finding.trace.platform.target;
+  object["target"] = finding.trace.platform.name();
   object["reruns"] = finding.reruns;
   object["repeats"] = finding.repeats;
   if (!finding.plant.empty()) object["plant"] = finding.plant;

@@ -114,7 +114,7 @@ TEST_F(LabTest, OptionsReachAnAgentThatOthersStarted) {
 
 AgentCommand Elsewhere(std::string_view mode = "") {
   AgentCommand command = FakeAgent(mode);
-  command.elsewhere = true;
+  command.lab = "lab:test";
   return command;
 }
 

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""lab:amx: real kvm_intel with AMX and XFD, on the VMX that Bochs emulates. One CPU, and slow: some 30 million
+instructions a second.
+
+The machine boots once, up to where its agent has answered a hello. That process stays, and each connect gets a copy of
+it (door.h), which costs milliseconds. It ends when it was not used for an hour."""
+
+import array
+import contextlib
+import fcntl
+import os
+import pathlib
+import select
+import socket
+import subprocess
+import tempfile
+
+from .. import frames, initramfs, kernels, lab, machine, store
+from . import bochs, images
+
+DEFAULT = "6.12"
+MODULES = ["irqbypass", "kvm_intel"]
+# As lab:amd's; and what spares an emulator work that proves nothing here.
+ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
+             "random.trust_cpu=on nowatchdog cryptomgr.notests rcupdate.rcu_expedited=1")
+MEMORY_MB = 512
+HERE = pathlib.Path(__file__).parent
+CONSOLE = 5  # door.h
+
+
+class Amx(lab.Lab):
+    """amx:KERNEL has kvm-runner for its agent. amx-native:KERNEL has native-runner: there the oracle's CPU is held
+    against Bochs' own."""
+
+    family, agent_name, modules = "amx", "kvm-runner", MODULES
+
+    def build(self, options):
+        suffix = self.name.partition(":")[2] or DEFAULT
+        own = self._own_kernel(options)
+        kernel = own or kernels.debian_kernel(suffix)
+        folder = store.lab_folder(f"{self.family}:{suffix}")
+        folder.mkdir(parents=True, exist_ok=True)
+        default = folder.with_name(self.family)
+        if suffix == DEFAULT and not default.exists():
+            default.symlink_to(folder.name)
+        self.name, self.folder = folder.name, folder
+        whose = "your" if own else "Debian's"
+        self.save({
+            "about": f"kvm_intel of {whose} kernel {kernel.release} on one CPU with VMX, AVX-512, AMX and XFD, emulated "
+                     f"by Bochs",
+            "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
+            "start_s": 600, "silence_s": 120,
+            "debug": kernel.debug_options(), "kernel": kernel.as_json(), "own": own is not None,
+            "memory_mb": options.memory or MEMORY_MB,
+            "bios": str(store.unpacked("bochsbios=3.0") / "usr/share/bochs/BIOS-bochs-latest"),
+            "vga_bios": str(store.unpacked("vgabios=0.9") / "usr/share/vgabios/vgabios.bin"),
+            "busybox": str(initramfs.busybox()),
+        })
+        bochs.bochs()
+        self.start()
+
+    def _own_kernel(self, options):
+        if options.kernel:
+            return kernels.own_kernel(options.kernel, options.modules)
+        if (self.folder / "lab.json").exists() and self.settings.get("own"):
+            known = self.settings["kernel"]
+            return kernels.own_kernel(known["bzimage"], known["modules"])
+        return None
+
+    def agent(self):
+        own = lab.agent()
+        return own if self.agent_name == "kvm-runner" else own.with_name(self.agent_name)
+
+    def start(self):
+        """The path of the socket of the machine that is copied, booted if it does not run."""
+        path = self._socket()
+        with store.lock(self.folder / "machine"):
+            if not _answers(path):
+                self._boot(path)
+        return path
+
+    def stop(self):
+        super().stop()
+        for mark in self.folder.glob("machine-*.pid"):
+            _end(mark)
+
+    def ready(self):
+        return _answers(self._socket())
+
+    def connect(self):
+        with _connected(self.start()) as copy:
+            _serve(self, copy)
+
+    def run_inside(self, program, files, timeout_s):
+        """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
+        with tempfile.TemporaryDirectory() as folder, open(f"{folder}/console", "w+b") as console:
+            archive = self._initramfs(pathlib.Path(folder) / "initramfs", files)
+            command = self._machine(pathlib.Path(folder), archive, f"fpswap.run={program}")
+            with _bochs(command, console, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        preexec_fn=machine.dies_with_us) as process:
+                try:
+                    process.wait(timeout_s)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            console.seek(0)
+            text = console.read().decode(errors="replace")
+        status = text.rpartition("fpswap-lab: status ")[2].split()
+        return int(status[0]) if status and status[0].isdigit() else None, text
+
+    def enter(self):
+        raise store.Failure("there is no shell in this machine yet: its console goes one way", store.UNAVAILABLE)
+
+    @property
+    def kernel(self):
+        return kernels.Kernel.from_json(self.settings["kernel"])
+
+    def _key(self):
+        settings, agent = self.settings, self.agent()
+        if not agent.exists():
+            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
+                                store.UNAVAILABLE)
+        sources = [path for path in sorted(HERE.iterdir()) if path.suffix in (".py", ".S", ".c", ".h")]
+        return store.digest(*sources, initramfs.INIT, pathlib.Path(initramfs.__file__), agent, self.kernel.identity(),
+                            settings["bios"], settings["vga_bios"], settings["busybox"], settings["memory_mb"])[:16]
+
+    def _socket(self):
+        return self.folder / f"machine-{self._key()}"
+
+    def _boot(self, path):
+        """Boots the machine that is copied. It outlives us; machine-KEY.pid says which process it is."""
+        for mark in self.folder.glob("machine-*.pid"):  # of another agent
+            _end(mark)
+        store.say(f"{self.name}: booting; this takes 10 to 60 s")
+        log = self.folder / "boot.log"
+        log.unlink(missing_ok=True)
+        archive = self._initramfs(self.folder / "initramfs", {"/bin/relay": self._relay(), "/agent": self._agent_line()})
+        command = self._machine(self.folder, archive, "fpswap.run=/bin/relay")
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener, open(log, "ab") as console, \
+                open(self.folder / "bochs.log", "wb") as errors:
+            listener.bind(_short(path))
+            listener.listen(16)
+            bochs_process = _bochs(command, console, listener, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=errors, start_new_session=True)
+        try:
+            self.save_platform(frames.hello(bochs_process, self.settings["start_s"]))
+        except store.Failure as failure:
+            bochs_process.kill()
+            path.unlink(missing_ok=True)
+            raise store.Failure(f"{self.name}: {failure}; its console is {log}, Bochs' own words "
+                                f"{self.folder / 'bochs.log'}", store.FAILED) from failure
+        path.with_name(path.name + ".pid").write_text(str(bochs_process.pid), encoding="utf-8")
+        bochs_process.stdin.close()  # from here on it is copied
+        bochs_process.stdout.close()
+
+    def _relay(self):
+        output = self.folder / "relay"
+        return store.made(output, [HERE / "relay.c"], lambda temporary: subprocess.run(
+            ["gcc", "-O2", "-static", "-o", temporary, HERE / "relay.c"], check=True), "building the relay")
+
+    def _agent_line(self):
+        path = self.folder / "agent"
+        path.write_text(f"/bin/{self.agent_name}\n", encoding="utf-8")
+        return path
+
+    def _initramfs(self, output, files):
+        if self.agent_name != "kvm-runner":
+            files = {**files, f"/bin/{self.agent_name}": self.agent()}
+        return initramfs.initramfs(output, self.kernel, self.modules, lab.agent(), pathlib.Path(self.settings["busybox"]),
+                                   files)
+
+    def _machine(self, folder, archive, argument):
+        """Bochs' command line; its settings and the page of boot parameters are put into `folder`."""
+        kernel = store.made(self.folder / "kernel", [pathlib.Path(images.__file__), images.BOOT,
+                                                     store.identity(self.kernel.bzimage)],
+                            lambda temporary: images.kernel(temporary, self.kernel.bzimage),
+                            f"unpacking {self.kernel.bzimage.name}")
+        params = folder / "params"
+        params.write_bytes(images.parameters(self.kernel.bzimage, archive.stat().st_size, f"{ARGUMENTS} {argument}"))
+        ram = {images.KERNEL: kernel / "kernel", images.PARAMS: params, images.INITRD: archive}
+        settings = folder / "bochsrc"
+        settings.write_text(images.options(self.settings, kernel / "floppy", CONSOLE, ram), encoding="utf-8")
+        return [str(bochs.bochs()), "-q", "-f", str(settings)]
+
+
+class AmxNative(Amx):
+    family, agent_name, modules = "amx-native", "native-runner", []
+
+
+def _bochs(command, console, listener=None, **options):
+    """Bochs as a process, with the descriptors that door.h wants. Its banner is nobody's business."""
+    # Out of the way of the places that they are to get.
+    high = [fcntl.fcntl(file.fileno(), fcntl.F_DUPFD, 20) for file in (console, listener) if file]
+    script = 'exec 3<&0 4>&1 5>&"$0"; [ -z "$1" ] || exec 6<&"$1"; shift; exec "$@" </dev/null >/dev/null'
+    try:
+        return subprocess.Popen(["bash", "-c", script, *map(str, high), *([] if listener else [""]), *command],
+                                pass_fds=high, **options)
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+def _short(path):
+    """A socket's path may have 107 characters."""
+    if len(str(path)) < 100:
+        return str(path)
+    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY)}/{path.name}"
+
+
+def _answers(path):
+    try:
+        with _connected(path, fds=[]):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _connected(path, fds=None):
+    """A connection to the machine behind `path`: with our standard descriptors, a copy of it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(_short(path))
+        if fds is None:
+            console = os.open(os.environ.get("FPSWAP_CONSOLE") or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            fds = [0, 1, console, 2]
+        if fds:
+            connection.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+        yield connection
+
+
+def _serve(self, copy):
+    """Until the copy ends, or our stdin does."""
+    running = self.folder / "running"
+    running.mkdir(exist_ok=True)
+    mark = running / str(os.getpid())
+    mark.touch()
+    try:
+        # When the machine is gone the stream's end must be seen at once.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)
+        poll = select.poll()
+        poll.register(copy, select.POLLIN)
+        poll.register(0, 0)  # POLLHUP, which needs not be asked for: the data is the machine's
+        if copy.fileno() not in [fd for fd, _ in poll.poll()]:
+            poll.unregister(0)
+            poll.poll(machine.GRACE_S * 1000)
+        copy.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            status = copy.recv(1)
+            raise SystemExit(status[0] if status else 1)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _end(mark):
+    """Ends the machine that is copied, if it is the one that the file speaks of."""
+    pid = int(mark.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError):
+        if b"bochs" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+            store.say(f"ending machine {pid}")
+            os.kill(pid, 15)
+    mark.unlink()
+    mark.with_suffix("").unlink(missing_ok=True)
