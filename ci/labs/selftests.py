@@ -56,13 +56,17 @@ def built(series, tests):
     missing = [test for test in tests if not list(folder.glob(f"x86*/{test}.c"))]
     if missing:
         raise store.Failure(f"linux-source-{series} has no selftest {', '.join(missing)}")
-    log = tree / "selftests.log"
-    with open(log, "w", encoding="utf-8") as out, store.lock(tree / "selftests"):
-        _make(out, log, tree, "headers", "ARCH=x86")
-        store.say(f"building {', '.join(tests)} of {tree.name}; {log} tells how it goes")
-        _make(out, log, folder, f"ARCH={arch}", "LDFLAGS=-static -pthread", f"OUTPUT={tree}/selftests",
-              *(f"{tree}/selftests/{where}/{test}" for test in tests))
-    return {test: tree / "selftests" / where / test for test in tests}
+    log = tree.with_name(f"{tree.name}.log")
+
+    def build(temporary):
+        with open(log, "w", encoding="utf-8") as out:
+            _make(out, log, tree, "headers", "ARCH=x86")
+            _make(out, log, folder, f"ARCH={arch}", "LDFLAGS=-static -pthread", f"OUTPUT={temporary}",
+                  *(f"{temporary}/{where}/{test}" for test in tests))
+
+    output = tree.with_name(f"{tree.name}_{store.digest(tests)[:8]}")
+    store.made(output, [str(tree), tests], build, f"building {', '.join(tests)} of {tree.name}; {log} tells how it goes")
+    return {test: output / where / test for test in tests}
 
 
 def _make(out, log, folder, *words):
