@@ -72,7 +72,7 @@ def _stripped(agent, beside):
     """Symbols are two thirds of it."""
     copy = beside.with_name(beside.name + ".agent")
     try:
-        subprocess.run(["strip", "-o", copy, agent], check=True)
+        subprocess.run(["strip", "-o", copy, agent], check=True, capture_output=True)
         return copy.read_bytes()
     except (OSError, subprocess.CalledProcessError):
         return agent.read_bytes()  # larger, and as good
