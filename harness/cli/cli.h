@@ -11,8 +11,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "harness/program/program.h"
 #include "harness/targets/target.h"
 #include "harness/triage/known.h"
 
@@ -80,6 +82,10 @@ struct ReachOptions {
 int Doctor(const DoctorOptions& options, const Io& io);
 int Fuzz(const FuzzArguments& options, const Io& io);
 int Run(const RunOptions& options, const Io& io);
+// On each of several targets, and where they differ. `bad`: programs that could not be read.
+int Compare(const RunOptions& options,
+            std::vector<std::pair<std::filesystem::path, program::Program>> programs, unsigned bad,
+            const Io& io);
 int Judge(const JudgeOptions& options, const Io& io);
 int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);

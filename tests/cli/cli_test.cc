@@ -204,6 +204,36 @@ TEST_F(Cli, DoctorNamesEveryTargetWithFeaturesOrReasonAndRemedy) {
   EXPECT_EQ(result.exit, any ? kAgrees : kUnavailable);
 }
 
+TEST_F(Cli, RunOnSeveralTargetsShowsWhereTheyDiffer) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path folder = WriteSmall("p/a.fps").parent_path();
+  const Result same = Command({"run", folder.string(), "--target", "native,native", "--json"});
+  EXPECT_EQ(same.exit, kAgrees) << same.out << same.err;
+  json object = json::parse(same.out, nullptr, false);
+  EXPECT_EQ(object["differ"], 0);
+  EXPECT_EQ(object["programs"], 1);
+  // A machine with a bug, beside one without: the same agent behind a lab.
+  const fs::path cache = folder_.path() / "cache";
+  const json lab = {
+      {"about", "a test"},
+      {"connect", {FPSWAP_BINARY_DIR "/native-runner", "--plant", "tags-lost-on-page-fault"}}};
+  Write("cache/labs/bad/lab.json", lab.dump());
+  Write("p/b.fps", "fpswap 1\nx87.fld\nexit.page_fault\nfxsave slot=0 wide=0\n");
+  setenv("FPSWAP_CACHE", cache.c_str(), 1);
+  const Result differ = Command({"run", folder.string(), "--target", "native,lab:bad", "--json"});
+  const Result text = Command({"run", folder.string(), "--target", "native,lab:bad"});
+  unsetenv("FPSWAP_CACHE");
+  EXPECT_EQ(differ.exit, kDiverges) << differ.out << differ.err;
+  object = json::parse(differ.out, nullptr, false);
+  EXPECT_EQ(object["differ"], 1) << differ.out;
+  EXPECT_EQ(object["results"][0]["differences"].size(), 0u);
+  EXPECT_EQ(object["results"][1]["verdicts"]["native"], "agrees") << differ.out;
+  EXPECT_EQ(object["results"][1]["verdicts"]["lab:bad"], "NEW") << differ.out;
+  EXPECT_EQ(object["results"][1]["differences"][0]["step"], 2) << differ.out;
+  EXPECT_THAT(text.out, HasSubstr("2 programs: 1 differ, 1 the same on all"));
+  EXPECT_EQ(Command({"run", folder.string(), "--target", "native,zx81"}).exit, kUnavailable);
+}
+
 TEST_F(Cli, RunGivesAVerdictAndATraceThatJudgeReadsAgain) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const std::string path = WriteSmall("a.fps").string();
