@@ -74,6 +74,13 @@ struct ShowOptions {
   Common common;  // target "": the program on a machine that has everything
   std::filesystem::path path;
 };
+struct MinimizeOptions {
+  Common common;
+  std::filesystem::path path;
+  std::optional<std::filesystem::path> out;
+  unsigned budget = 5000;
+  std::string pass;  // "": all
+};
 struct ReachOptions {
   Common common;
   std::vector<std::filesystem::path> paths;
@@ -89,6 +96,7 @@ int Compare(const RunOptions& options,
 int Judge(const JudgeOptions& options, const Io& io);
 int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);
+int Minimize(const MinimizeOptions& options, const Io& io);
 
 // Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
 using Chosen = std::function<int(const Io&)>;
@@ -98,6 +106,7 @@ void AddRun(CLI::App& app, Chosen& chosen);
 void AddJudge(CLI::App& app, Chosen& chosen);
 void AddShow(CLI::App& app, Chosen& chosen);
 void AddReach(CLI::App& app, Chosen& chosen);
+void AddMinimize(CLI::App& app, Chosen& chosen);
 
 // The whole command. The process's exit code.
 int Main(const std::vector<std::string>& arguments, const Io& io);

@@ -47,6 +47,7 @@ int Main(const std::vector<std::string>& arguments, const Io& io) {
   AddJudge(app, chosen);
   AddShow(app, chosen);
   AddReach(app, chosen);
+  AddMinimize(app, chosen);
   // The plain engine's process, started by `fuzz`.
   app.add_subcommand("fuzz-worker")->group("")->callback([&] {
     chosen = [](const Io&) { return campaign::PlainEngineMain(); };
