@@ -40,10 +40,9 @@ class Amd(lab.Lab):
         self.save({
             "about": f"kvm_amd of {whose} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": 180, "silence_s": 60,
-        }, {
+            "start_s": 180, "silence_s": 60, "debug": debug,
             "kernel": kernel.as_json(), "own": own is not None,
-            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if debug and "KASAN" in debug else MEMORY_MB),
+            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in debug else MEMORY_MB),
             "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
             "busybox": str(initramfs.busybox()),
         })
@@ -52,12 +51,15 @@ class Amd(lab.Lab):
     def _own_kernel(self, options):
         if options.kernel:
             return kernels.own_kernel(options.kernel, options.modules)
-        if (self.folder / "machine.json").exists() and self.settings.get("own"):
+        if (self.folder / "lab.json").exists() and self.settings.get("own"):
             known = self.settings["kernel"]
             return kernels.own_kernel(known["bzimage"], known["modules"])
         return None
 
     def start(self):
+        self._started()
+
+    def _started(self):
         """The snapshot for the agent of now, made if there is none."""
         snapshot = self._snapshot()
         snapshot.parent.mkdir(exist_ok=True)
@@ -76,11 +78,8 @@ class Amd(lab.Lab):
     def ready(self):
         return lab.agent().exists() and self._snapshot().exists()
 
-    def debug_options(self):
-        return self.kernel.debug_options()
-
     def connect(self):
-        snapshot = self.start()
+        snapshot = self._started()
         machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
                              *_monitor(os.environ.get("FPSWAP_MONITOR")), "-incoming", f"file:{snapshot}"], self._env())
 

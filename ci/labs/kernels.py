@@ -37,9 +37,9 @@ class Kernel:
         return cls(**{name: value if name == "release" else pathlib.Path(value) for name, value in values.items()})
 
     def debug_options(self):
-        """What of DEBUG_OPTIONS it was built with; None if nobody knows."""
+        """What of DEBUG_OPTIONS it was built with; none if nobody knows."""
         if self.config is None or not self.config.exists():
-            return None
+            return []
         lines = set(self.config.read_text(encoding="utf-8").splitlines())
         return [option for option in DEBUG_OPTIONS if f"CONFIG_{option}=y" in lines]
 

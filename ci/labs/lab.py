@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all labs have in common: a folder with lab.json, which fpswap reads, and with machine.json, which it does not."""
+"""What all labs have in common: a folder with lab.json."""
 
 import json
 import os
@@ -28,34 +28,24 @@ class Lab:
         self.name = self.folder.resolve().name if self.folder.is_symlink() else name
 
     @property
-    def contract(self):
-        """lab.json: about, connect, start_s, silence_s, and nothing else."""
-        return self._read("lab.json")
-
-    @property
     def settings(self):
-        """machine.json: what the lab was built from."""
-        return self._read("machine.json")
-
-    def _read(self, file):
+        """lab.json: what fpswap reads (harness/targets/lab.h), and what the lab keeps for itself."""
         try:
-            return json.loads((self.folder / file).read_text(encoding="utf-8"))
+            return json.loads((self.folder / "lab.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise store.Failure(f"there is no lab {self.name}; make it: ci/lab build {self.name}, or for a real "
                                 f"machine: ci/lab add {self.name} -- ssh HOST kvm-runner", store.UNAVAILABLE) from error
         except ValueError as error:
-            raise store.Failure(f"{self.folder / file}: {error}") from error
+            raise store.Failure(f"{self.folder / 'lab.json'}: {error}") from error
 
-    def save(self, contract, settings=None):
+    def save(self, settings):
         self.folder.mkdir(parents=True, exist_ok=True)
-        for file, values in [("machine.json", settings), ("lab.json", contract)]:
-            if values is not None:
-                part = self.folder / f"{file}.part"
-                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-                os.replace(part, self.folder / file)
+        part = self.folder / "lab.json.part"
+        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, self.folder / "lab.json")
 
     def connect_command(self):
-        command = self.contract["connect"]
+        command = self.settings["connect"]
         program = command[0]
         if "/" in program and not os.path.isabs(program):
             program = str(self.folder / program)
@@ -63,9 +53,9 @@ class Lab:
 
     def describe(self):
         """For list."""
-        contract = self.contract
-        return {"name": self.name, "about": contract.get("about", ""), "connect": contract["connect"],
-                "debug": self.debug_options(), "ready": self.ready(), "running": len(machine.running(self)),
+        settings = self.settings
+        return {"name": self.name, "about": settings.get("about", ""), "connect": settings["connect"],
+                "debug": settings.get("debug", []), "ready": self.ready(), "running": len(machine.running(self)),
                 "platform": self.platform()}
 
     def platform(self):
@@ -75,10 +65,6 @@ class Lab:
 
     def save_platform(self, platform):
         (self.folder / "platform.json").write_text(json.dumps(platform), encoding="utf-8")
-
-    def debug_options(self):
-        """Of its kernel; None if nobody knows."""
-        return None
 
     def ready(self):
         return True

@@ -23,7 +23,7 @@ enum class RecordKind : uint8_t {
   kHost = 5,       // HostRecord: a host step was done
   kCanary = 6,     // CanaryRecord + bytes: the VMM's own registers changed across a KVM_RUN
   kEnd = 7,        // EndRecord: last record of every program
-  kKernelLog = 8,  // text: what the kernel logged, at level warning or worse, while it ran
+  kKernelLog = 8,  // text: what the kernel logged meanwhile, if it has complained (kernel_log.h)
 };
 
 // All little-endian, packed by hand below in this order.
