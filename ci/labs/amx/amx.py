@@ -52,8 +52,7 @@ class Amx(lab.Lab):
             "about": f"kvm_intel of {whose} kernel {kernel.release} on one CPU with VMX, AVX-512, AMX and XFD, emulated "
                      f"by Bochs",
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": START_S, "silence_s": 120,
-        }, {
+            "start_s": START_S, "silence_s": 120, "debug": kernel.debug_options(),
             "kernel": kernel.as_json(), "own": own is not None, "memory_mb": options.memory or MEMORY_MB,
             "bios": str(store.unpacked("bochsbios=3.0") / "usr/share/bochs/BIOS-bochs-latest"),
             "vga_bios": str(store.unpacked("vgabios=0.9") / "usr/share/vgabios/vgabios.bin"),
@@ -88,9 +87,6 @@ class Amx(lab.Lab):
 
     def ready(self):
         return _answers(self._socket())
-
-    def debug_options(self):
-        return self.kernel.debug_options()
 
     def selftest(self, leave_out=()):
         """What Bochs' own CPU does, with no kernel in between: [(check, what is wrong or "")], and every check of edits.py.
