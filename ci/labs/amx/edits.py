@@ -194,6 +194,36 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
 #if BX_SUPPORT_PKEYS
 """),
          )),
+    Edit("xsave-probes", "A save that faults has stored nothing, and its fault is a write's. Bochs reads the header first, and "
+         "stores what it can.", "xsave_probe", (
+             before(XSAVE, "/* 0F AE /4 */", """
+static Bit32u xsave_area_end(Bit32u components, bool compacted)
+{
+  Bit32u end = 512 + 64;
+  for (unsigned feature = xcr0_t::BX_XCR0_YMM_BIT; feature < xcr0_t::BX_XCR0_LAST; feature++) {
+    if (! (components & (1 << feature))) continue;
+    end = compacted ? xsave_compacted_offset(feature, end) : xsave_restore[feature].offset;
+    end += xsave_restore[feature].len;
+  }
+  return end;
+}
+
+// Each page of the area, from the first byte to the last.
+#define XSAVE_PROBE(components, compacted) { \\
+    Bit32u last = xsave_area_end(components, compacted) - 1; \\
+    for (Bit32u at = 0;; at = (last - at > 4096) ? at + 4096 : last) { \\
+      read_RMW_virtual_byte(i->seg(), (eaddr + at) & asize_mask); \\
+      if (at == last) break; \\
+    } \\
+  }
+
+"""),
+             before(XSAVE, "  Bit64u xstate_bv = read_virtual_qword(i->seg(), (eaddr + 512) & asize_mask);\n\n"
+                    "  Bit32u requested_feature_bitmap", "  XSAVE_PROBE(BX_CPU_THIS_PTR xcr0.get32() & EAX, false);\n"),
+             after(XSAVE, "  Bit64u xcomp_bv = requested_feature_bitmap | XSAVEC_COMPACTION_ENABLED;", """
+  XSAVE_PROBE(requested_feature_bitmap, true);
+"""),
+         )),
     Edit("mxcsr-compacted", "XSAVEC and XSAVES store MXCSR with SSE alone; AVX in use does not save it (13.10).", "mxcsr_xsavec", (
         swap(XSAVE, "  if ((xstate_bv & (BX_XCR0_SSE_MASK|BX_XCR0_YMM_MASK)) != 0)",
              "  if ((xstate_bv & BX_XCR0_SSE_MASK) != 0)"),

@@ -635,28 +635,46 @@ static void CheckChangedCode(void) {
   }
 }
 
+// Two small pages at 2 GiB + 2 MiB: where they are, or 0.
+static u8* const pages = (u8*)0x80200000ul;
+static void MapPages(const u8* first, const u8* second) {
+  u64* const table = (u64*)(kPlace + 0x310000);
+  table[0] = first != NULL ? (u64)first | 3 : 0;
+  table[1] = second != NULL ? (u64)second | 3 : 0;
+  high_pages[1] = (u64)table | 3;
+  asm volatile("invlpg (%0)\n\tinvlpg 4096(%0)" ::"r"(pages) : "memory");
+}
+
+static void CheckXsaveProbe(void) {
+  u8* const memory = (u8*)(kPlace + 0x300000);
+  memset(memory, 0xee, 4096);
+  // The header in the first page, the rest in one that is not there.
+  MapPages(memory, NULL);
+  EXPECT(Xsave(pages + 4096 - 640, kX87 | kSse | kAvx), kPf);
+  EXPECT(error, 2);
+  EXPECT(Xsavec(pages + 4096 - 640, kX87 | kSse | kAvx), kPf);
+  EXPECT(error, 2);
+  EXPECT(Other(memory, 4096, 0xee), 0);
+  // The other way round.
+  MapPages(NULL, memory);
+  EXPECT(Xsave(pages + 4096 - 512, kX87), kPf);
+  EXPECT(error, 2);
+  EXPECT(Other(memory, 4096, 0xee), 0);
+}
+
 static void CheckSplitCode(void) {
   // The second of two pages is mapped anew, with an instruction over both.
   u8* const memory = (u8*)(kPlace + 0x300000);
-  u64* const table = (u64*)(kPlace + 0x310000);
-  u8* const code = (u8*)0x80200000ul;
   WriteCode(memory + 4093, 0x11111111);
-  for (int n = 0; n < 8; n++) memory[8192 + n] = memory[4096 + n];
-  Set32(memory + 8190, 0);
-  Set32(memory + 8192, 0xc3222222);
   memset(memory + 8192, 0x22, 2);
-  memory[8192 + 2] = 0xc3;
+  memory[8194] = 0xc3;
   memset(memory + 4096, 0x11, 2);
-  memory[4096 + 2] = 0xc3;
-  table[0] = (u64)memory | 3;
-  table[1] = ((u64)memory + 4096) | 3;
-  high_pages[1] = (u64)table | 3;
-  FlushTranslations();
-  EXPECT(Call(code + 4093), 0x11111111);
-  EXPECT(Call(code + 4093), 0x11111111);
-  table[1] = ((u64)memory + 8192) | 3;
-  asm volatile("invlpg (%0)" ::"r"(code + 4096) : "memory");
-  EXPECT(Call(code + 4093), 0x22221111);
+  memory[4098] = 0xc3;
+  MapPages(memory, memory + 4096);
+  EXPECT(Call(pages + 4093), 0x11111111);
+  EXPECT(Call(pages + 4093), 0x11111111);
+  MapPages(memory, memory + 8192);
+  EXPECT(Call(pages + 4093), 0x22221111);
 }
 
 static const struct {
@@ -681,6 +699,7 @@ static const struct {
     {"pkru_pages", CheckPkruPages},
     {"changed_code", CheckChangedCode},
     {"split_code", CheckSplitCode},
+    {"xsave_probe", CheckXsaveProbe},
 };
 
 static struct {
