@@ -10,6 +10,7 @@ import pathlib
 import socket
 import subprocess
 import tempfile
+import time
 
 from . import frames, initramfs, kernels, lab, machine, store
 
@@ -26,6 +27,8 @@ KEPT_SNAPSHOTS = 4  # of different agents
 
 
 class Amd(lab.Lab):
+    SELFTESTS = ["state_test", "xcr0_cpuid_test", "sync_regs_test"]
+
     def build(self, options):
         suffix = self.name.partition(":")[2] or DEFAULT
         own = self._own_kernel(options)
@@ -80,14 +83,33 @@ class Amd(lab.Lab):
 
     def connect(self):
         snapshot = self._started()
+        monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
         machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
-                             *_monitor(os.environ.get("FPSWAP_MONITOR")), "-incoming", f"file:{snapshot}"], self._env())
+                             *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
+                             "-incoming", f"file:{snapshot}"], self._env())
 
     def enter(self):
         """A machine of its own, with a shell on its console."""
         print("A shell in the lab's machine; end it with exit, or QEMU with Ctrl-A X.", flush=True)
-        settings = self._qemu(self._initramfs(), "fpswap.shell")
-        return subprocess.run([*settings, "-serial", "mon:stdio", *_stream("null")], env=self._env(), check=False).returncode
+        machine_of_ours = self._qemu(self._initramfs(), "fpswap.shell")
+        return subprocess.run([*machine_of_ours, "-serial", "mon:stdio", *_stream("null")], env=self._env(), check=False).returncode
+
+    can_panic = True
+    PANIC = "Kernel panic - not syncing: NMI"
+
+    @staticmethod
+    def panic_under(monitors, goes_on):
+        """The first machine that appears in the folder of monitors and has run for a while gets an NMI."""
+        while goes_on():
+            for path in sorted(monitors.iterdir(), key=lambda path: path.stat().st_mtime):
+                time.sleep(1.5)  # fpswap opens a target before it runs programs: that machine has gone by then
+                try:
+                    with Monitor(str(path)) as qmp:
+                        return qmp.run("inject-nmi")
+                except OSError:
+                    path.unlink()
+            time.sleep(0.05)
+        raise store.Failure("fpswap ended before a machine could be made to panic")
 
     def run_inside(self, program, files, timeout_s):
         """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
@@ -109,13 +131,12 @@ class Amd(lab.Lab):
         return kernels.Kernel.from_json(self.settings["kernel"])
 
     def _snapshot(self):
-        settings = self.settings
         agent = lab.agent()
         if not agent.exists():
             raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
                                 store.UNAVAILABLE)
-        key = store.digest(pathlib.Path(__file__), initramfs.INIT, pathlib.Path(initramfs.__file__), agent,
-                           self.kernel.identity(), settings["qemu"], settings["busybox"], settings["memory_mb"])
+        key = store.digest(self._qemu(), self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
+                           self.settings["busybox"], agent)
         return self.folder / "snapshots" / key[:16]
 
     def _initramfs(self, output=None, files=None):
@@ -168,7 +189,7 @@ def _stream(kind="stdio,signal=off"):
 
 
 def _monitor(path):
-    return ["-qmp", f"unix:{path},server=on,wait=off"] if path else []
+    return ["-qmp", f"unix:{path},server=on,wait=off"]
 
 
 class Monitor:

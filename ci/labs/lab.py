@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 
-from . import machine, store
+from . import check, machine, selftests, store
 
 NAME = re.compile(r"[a-z0-9][A-Za-z0-9_.-]*(:[A-Za-z0-9_.+-]+)?")
 
@@ -66,8 +66,17 @@ class Lab:
     def save_platform(self, platform):
         (self.folder / "platform.json").write_text(json.dumps(platform), encoding="utf-8")
 
+    # Whether check can have a machine of it panic, by panic_under().
+    can_panic = False
+
     def ready(self):
         return True
+
+    def check(self):
+        check.check(self)
+
+    def selftests(self):
+        selftests.run(self)
 
     def build(self, options):
         raise store.Failure(f"{self.name} is a real machine: there is nothing to build", store.USAGE)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ci/lab check: is the lab what fpswap needs? It says what it did and what it saw."""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+from . import frames, lab, store
+
+PROGRAMS = 100
+SEED = 1  # the same programs each time: what changes is the lab
+
+
+def check(one):
+    one.start()
+    _answers(one)
+    fpswap = lab.agent().with_name("fpswap")
+    if not fpswap.exists():
+        raise store.Failure(f"{fpswap} is not there, so no programs were run; build it: cmake --build build", store.UNAVAILABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        _runs_programs(one, fpswap, pathlib.Path(folder))
+        if one.can_panic:
+            _survives_a_panic(one, fpswap, pathlib.Path(folder))
+    print(f"{one.name}: good")
+
+
+def _answers(one):
+    began = time.monotonic()
+    with subprocess.Popen(one.connect_command(), cwd=one.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        try:
+            platform = frames.hello(agent, one.settings.get("start_s", 60))
+            answered = time.monotonic()
+            agent.stdin.close()
+            if agent.stdout.read():
+                raise store.Failure(f"{one.name}: the agent went on speaking after its input had ended")
+            ended = time.monotonic()
+        finally:
+            agent.kill()
+    one.save_platform(platform)
+    print(f"{one.name}: {platform['cpu']}, kernel {platform['kernel']}, {platform['vendor_module'] or 'no vendor module'}, "
+          f"guest XCR0 {platform['guest']['xsave']['xcr0']:X}H")
+    print(f"{one.name}: the agent answered after {answered - began:.2f} s, and ended {ended - answered:.2f} s after its input")
+
+
+def _fuzz(one, fpswap, findings, *words, env=None):
+    return subprocess.Popen([fpswap, "fuzz", "--target", f"lab:{one.name}", "--runs", str(PROGRAMS), "--seed", str(SEED),
+                             "--findings", findings, "--json", *words], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, **(env or {})})
+
+
+def _summary(fuzz):
+    out = fuzz.communicate()[0]
+    # 1 is new divergences: whose they are is for people to find out, and not what is checked.
+    if fuzz.returncode not in (0, 1):
+        raise store.Failure(f"fpswap fuzz ended with {fuzz.returncode}; what it said stands above")
+    return json.loads(out)
+
+
+def _runs_programs(one, fpswap, folder):
+    done = _summary(_fuzz(one, fpswap, folder / "programs"))
+    if done["programs"] != PROGRAMS:
+        raise store.Failure(f"{one.name}: {done['programs']} programs of {PROGRAMS} ran")
+    laws = ", ".join(f"{law} {count}" for law, count in sorted(done["reach"]["laws"].items()))
+    print(f"{one.name}: {PROGRAMS} programs, {done['programs_per_second']:.0f}/s; {done['new']} new divergences and "
+          f"{done['known']} known; laws checked: {laws}")
+
+
+def _survives_a_panic(one, fpswap, folder):
+    monitors = folder / "monitors"
+    monitors.mkdir()
+    # In one batch, so that the machine dies under a program and not between two batches.
+    with _fuzz(one, fpswap, folder / "panic", "--batch", str(PROGRAMS), env={"FPSWAP_MONITORS": str(monitors)}) as fuzz:
+        one.panic_under(monitors, lambda: fuzz.poll() is None)
+        done = _summary(fuzz)
+    deaths = sorted((folder / "panic").glob("*-health-*died*"))
+    if not deaths:
+        raise store.Failure(f"{one.name}: its machine panicked and fpswap did not tell of it")
+    if done["programs"] != PROGRAMS:
+        raise store.Failure(f"{one.name}: {done['programs']} programs of {PROGRAMS} ran after the panic")
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in deaths[0].rglob("*") if path.is_file())
+    if one.PANIC not in text:
+        raise store.Failure(f"{one.name}: the finding of the panic does not hold what the kernel said of it, '{one.PANIC}'")
+    print(f"{one.name}: a panic was noticed and told with the kernel's words; in a fresh machine the run went on to its end")

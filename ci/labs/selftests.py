@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ci/lab selftests: the kernel's own KVM selftests, built from Debian's linux-source and run in a lab's machine."""
+
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from . import store
+
+# Of the source what these tests need: 7.x has some headers of theirs among drivers.
+NEEDED = ["Makefile", "Kbuild", "scripts", "include", "arch/x86", "tools", "usr/Makefile", "usr/include",
+          "drivers/dma/ioat", "drivers/dma/idxd", "drivers/net/ethernet/intel"]
+PACKAGES = {"make": "make", "gcc": "gcc", "tar": "tar", "xz": "xz-utils"}
+TIMEOUT_S = 120
+SKIPPED = 4  # kselftest.h: KSFT_SKIP
+
+
+def source(series, parts=None):
+    """The folder of Debian's source of the newest kernel of a series, with all of it or `parts`."""
+    names = store.debian("names", f"linux-source-{series}") or store.debian("names", f"linux-source-{series}.*")
+    if not names:
+        raise store.Failure(f"Debian's archive has no linux-source-{series} now", store.UNAVAILABLE)
+    package = store.unpacked(names[0])
+    tarball = next(package.glob("usr/src/*.tar.xz"))
+    folder = store.cache() / "linux" / (package.name + ("" if parts is None else "_parts"))
+
+    def unpack(temporary):
+        temporary.mkdir(parents=True)
+        top = tarball.name.removesuffix(".tar.xz")
+        # A pattern that matches nothing is an error of tar's, and not all are in each kernel.
+        words = ["--wildcards", *(f"{top}/{part}" for part in parts)] if parts is not None else []
+        done = subprocess.run(["tar", "-xJf", tarball, "--strip-components=1", "-C", temporary, *words],
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0 and not all("Not found in archive" in line or "previous errors" in line
+                                            for line in done.stderr.splitlines()):
+            raise store.Failure(f"{tarball}: {done.stderr.strip()}")
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return store.made(folder, [str(tarball), parts], unpack, f"unpacking {tarball.name}")
+
+
+def needs(packages):
+    missing = sorted({package for program, package in packages.items()
+                      if subprocess.run(["which", program], capture_output=True, check=False).returncode != 0})
+    if missing:
+        raise store.Failure(f"this needs packages: apt-get install {' '.join(missing)}", store.UNAVAILABLE)
+
+
+def built(series, tests):
+    """{name: program}: the tests, static programs."""
+    needs(PACKAGES)
+    tree = source(series, NEEDED)
+    folder = tree / "tools" / "testing" / "selftests" / "kvm"
+    arch, where = ("x86", "x86") if (folder / "x86").exists() else ("x86_64", "x86_64")
+    missing = [test for test in tests if not list(folder.glob(f"x86*/{test}.c"))]
+    if missing:
+        raise store.Failure(f"linux-source-{series} has no selftest {', '.join(missing)}")
+    log = tree / "selftests.log"
+    with open(log, "w", encoding="utf-8") as out, store.lock(tree / "selftests"):
+        _make(out, log, tree, "headers", "ARCH=x86")
+        store.say(f"building {', '.join(tests)} of {tree.name}; {log} tells how it goes")
+        _make(out, log, folder, f"ARCH={arch}", "LDFLAGS=-static -pthread", f"OUTPUT={tree}/selftests",
+              *(f"{tree}/selftests/{where}/{test}" for test in tests))
+    return {test: tree / "selftests" / where / test for test in tests}
+
+
+def _make(out, log, folder, *words):
+    if subprocess.run(["make", "-s", "-j2", "-C", folder, *words], stdout=out, stderr=out, check=False).returncode != 0:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+        raise store.Failure(f"make {words[0]} failed; {log} ends with:\n{tail}")
+
+
+def run(one):
+    """Each of the lab's tests in a process of its own, in one machine. A skipped test is told and is no failure."""
+    tests = getattr(one, "SELFTESTS", None)
+    if not tests:
+        raise store.Failure(f"{one.name}: selftests are for labs that are built here", store.USAGE)
+    series = re.match(r"(\d+)\.(\d+)", one.kernel.release).group()
+    programs = built(series, tests)
+    with tempfile.TemporaryDirectory() as folder:
+        script = pathlib.Path(folder) / "tests"
+        script.write_text("#!/bin/sh\n" + "".join(
+            f"echo fpswap-test {test}\ntimeout {TIMEOUT_S} /tests/{test}\necho fpswap-test {test} $?\n" for test in tests),
+            encoding="utf-8")
+        files = {"/tests/all": script, **{f"/tests/{test}": path for test, path in programs.items()}}
+        _, console = one.run_inside("/tests/all", files, 60 + TIMEOUT_S * len(tests))
+    failed = 0
+    for test in tests:
+        said = re.search(rf"fpswap-test {test}\r?\n(.*?)fpswap-test {test} (\d+)", console, re.S)
+        status = int(said.group(2)) if said else None
+        verdict = {0: "pass", SKIPPED: "skip"}.get(status, "FAIL")
+        failed += verdict == "FAIL"
+        words = (said.group(1) if said else console).strip().splitlines()
+        print(f"{one.name}: {verdict} {test}" + (f": {words[-1]}" if words and verdict != "pass" else ""))
+        if verdict == "FAIL":
+            print("\n".join(f"    {line}" for line in words[-20:]))
+    if failed:
+        raise store.Failure(f"{one.name}: {failed} of {len(tests)} selftests failed")
