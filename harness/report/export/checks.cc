@@ -75,9 +75,9 @@ class Wanted {
   size_t later_ = 0;  // all from this step on
 };
 
-bool IsTouched(const std::vector<bool>& touched, const Field& f) {
-  for (uint32_t i = f.home; i < f.home + f.size && i < touched.size(); ++i) {
-    if (touched[i]) return true;
+bool Any(const std::vector<bool>& bytes, uint32_t at, uint32_t size) {
+  for (uint32_t i = at; i < at + size && i < bytes.size(); ++i) {
+    if (bytes[i]) return true;
   }
   return false;
 }
@@ -115,8 +115,12 @@ std::vector<Check> FieldChecks(const std::vector<Field>& fields, const Foretold&
     }
     if (d != nullptr && !here && (!d->has_component || d->component != f.component)) continue;
     if (!wanted.Has(f)) continue;
+    const bool area = seen == Seen::kArea || seen == Seen::kFxArea;
     const bool always = seen == Seen::kFpu && f.home == kMxcsrHome;
-    if (!here && !always && !IsTouched(step.touched, f)) continue;
+    if (!here && !always && !Any(step.touched, f.home, f.size) &&
+        !(area && Any(step.written, f.offset, f.size))) {
+      continue;
+    }
     if (!bytes.IsFixed(f.offset, f.size)) continue;
     const auto at = bytes.value.begin() + f.offset;
     checks.push_back({f, {at, at + f.size}, std::vector<uint8_t>(f.size, 0xff)});
@@ -184,6 +188,21 @@ std::vector<Check> ValueChecks(const Prediction& p, size_t number, const Wanted&
     }
   }
   return {};
+}
+
+// Nothing has a value to expect: then that the last instruction must not fault.
+void AssertCompletion(const Prediction& p, std::vector<StepChecks>& all) {
+  for (size_t i = p.known_until; i-- > 0;) {
+    const program::StepRow& row = program::RowOf(p.plan.effective.steps[i]);
+    const bool exits = row.op >= Op::kExitOut && row.op <= Op::kExitPageFault;
+    const bool memory = row.op >= Op::kMemWrite && row.op <= Op::kMemHeader;
+    const bool control = row.op == Op::kCr0Ts || row.op == Op::kCr4Bit;
+    if (row.actor != program::Actor::kGuest || exits || memory || control) continue;
+    if (p.steps[i].seen != 0 || row.journal == program::Journal::kNone) {
+      all[i].fault = p.steps[i].faults == 0;
+      return;
+    }
+  }
 }
 
 }  // namespace
@@ -275,6 +294,7 @@ std::vector<StepChecks> ChooseChecks(const Prediction& p, const ExportRequest& r
     // Calls that the library checks by itself need no check of ours.
     if ((wanted.Bytes(i) != nullptr)) checks.result = checks.fault = false;
   }
+  if (std::ranges::all_of(all, &StepChecks::empty)) AssertCompletion(p, all);
   return all;
 }
 

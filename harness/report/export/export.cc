@@ -37,6 +37,9 @@ constexpr FeatureRow kFeatures[] = {
     {Needs::kPku, "X86_FEATURE_PKU", "0x7, 0, ECX, 3", true},
     {Needs::kAmxTile, "X86_FEATURE_AMX_TILE", "0x7, 0, EDX, 24", true},
     {Needs::kAmxInt8, "X86_FEATURE_AMX_INT8", "0x7, 0, EDX, 25", false},
+    {Needs::kBase, "X86_FEATURE_XFD", "0xD, 1, EAX, 4", true},
+    {Needs::kBase, "X86_FEATURE_SHSTK", "0x7, 0, ECX, 7", true},
+    {Needs::kBase, "X86_FEATURE_IBT", "0x7, 0, EDX, 20", true},
 };
 
 class Exporter {
@@ -59,6 +62,8 @@ class Exporter {
   void Guest();
   void Main();
   void Requirements();
+  void Features();
+  bool Requires(const FeatureRow& feature) const;
   std::string MigrateText() const;
 
   bool Uses(Helper helper) const { return host_.helpers.contains(helper); }
@@ -77,6 +82,8 @@ class Exporter {
   bool KeepsVm() const {
     return selftest_ || Uses(Helper::kMigrate) || (program_.vcpus > 1 && !program_.own_vm);
   }
+  // Whether the guest runs with CR4.PKE.
+  bool pke() const { return program_.pke && (p_.components & Bit(Component::kPkru)) != 0; }
   bool Tiles() const { return (p_.components & xstate::kAmx) != 0; }
   void Add(std::string_view text) { out_ += text; }
   void Paragraph(std::string_view text) {
@@ -187,14 +194,16 @@ void Exporter::Defines() {
   const auto define = [&](std::string_view name, std::string_view value) {
     text += fmt::format("#define {}{}{}\n", name, name.size() < 8 ? "\t\t" : "\t", value);
   };
-  if (selftest_) {
-    for (const FeatureRow& f : kFeatures) {
-      if (HasNeed(f.needs) && !f.in_library) {
-        text += fmt::format("#ifndef {0}\n#define {0}\tKVM_X86_CPU_FEATURE({1})\n#endif\n", f.name,
-                            f.leaf);
-      }
+  for (const FeatureRow& f : kFeatures) {
+    const std::string value = fmt::format("KVM_X86_CPU_FEATURE({})", f.leaf);
+    if (!Requires(f)) continue;
+    if (!selftest_) {
+      define(f.name, value);
+    } else if (!f.in_library) {
+      text += fmt::format("#ifndef {0}\n#define {0}\t{1}\n#endif\n", f.name, value);
     }
-  } else {
+  }
+  if (!selftest_) {
     static constexpr std::pair<const char*, const char*> kNumbers[] = {
         {"MSR_IA32_XSS", "0xda0"},
         {"MSR_IA32_XFD", "0x1c4"},
@@ -270,19 +279,32 @@ void Exporter::Guest() {
   }
 }
 
+// Whether a test has to ask for a feature of the table.
+bool Exporter::Requires(const FeatureRow& f) const {
+  switch (f.needs) {
+    case Needs::kPku:
+      return pke() || HasNeed(f.needs);
+    case Needs::kBase:  // of MSRs
+      return std::string_view(f.name) == "X86_FEATURE_XFD" ? Contains("MSR_IA32_XFD")
+                                                           : p_.supervisor != 0;
+    default:
+      return HasNeed(f.needs);
+  }
+}
+
+void Exporter::Features() {
+  for (const FeatureRow& f : kFeatures) {
+    if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
+  }
+}
+
 // Only what the program needs, beginning with what must be asked for before anything else.
 void Exporter::Requirements() {
   if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
   if (selftest_) {
     Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
     Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
-    for (const FeatureRow& f : kFeatures) {
-      if (HasNeed(f.needs)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
-    }
-    if (Contains("MSR_IA32_XFD")) Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XFD));\n");
-    if (p_.supervisor != 0) {
-      Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SHSTK) && kvm_cpu_has(X86_FEATURE_IBT));\n");
-    }
+    Features();
     if (HasOp(Op::kGetXsave2)) Add("\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n");
     if (p_.absent != 0) {
       Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n",
@@ -294,6 +316,7 @@ void Exporter::Requirements() {
   Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
   Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
   Add("\tTEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);\n");
+  Features();
   if (HasOp(Op::kGetXsave2)) {
     Add("\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
   }
@@ -421,8 +444,7 @@ void Exporter::Main() {
   helper(Helper::kDirtyRegisters, texts::kDirtyRegisters);
   helper(Helper::kSendInit, texts::kSendInit);
 
-  const bool pke = program_.pke && (p_.components & Bit(Component::kPkru)) != 0;
-  const std::string cr4 = pke ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
+  const std::string cr4 = pke() ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
   const auto call = [&](const char* library, const char* ioctl, const char* pointer) {
     return selftest_ ? fmt::format("\t{}(vcpu, {});\n", library, pointer)
                      : fmt::format("\tvcpu_ioctl(vcpu, {}, {});\n", ioctl, pointer);
@@ -432,7 +454,10 @@ void Exporter::Main() {
       "\tstruct kvm_xcrs xcrs = {\n\t\t.nr_xcrs = 1,\n\t\t.xcrs[0].value = XCR0,\n\t};\n"
       "\tstruct kvm_sregs sregs;\n\n" +
       call("vcpu_sregs_get", "KVM_GET_SREGS", "&sregs") + fmt::format("\tsregs.cr4 |= {};\n", cr4) +
-      call("vcpu_sregs_set", "KVM_SET_SREGS", "&sregs") +
+      (pke() && !selftest_
+           ? std::string("\t/* KVM may not offer PKU. */\n"
+                         "\tTEST_REQUIRE(!__vcpu_ioctl(vcpu, KVM_SET_SREGS, &sregs));\n")
+           : call("vcpu_sregs_set", "KVM_SET_SREGS", "&sregs")) +
       call("vcpu_xcrs_set", "KVM_SET_XCRS", "&xcrs") + "}\n");
   if (Uses(Helper::kRunGuest)) {
     Paragraph(

@@ -121,6 +121,7 @@ class GuestWriter {
       body += SafeText(a, code_.vector[i]);
       return {};
     }
+    for (const std::string& out : a.out) code_.uses_eax_edx[step.vcpu] |= out.contains("(eax)");
     body += PlainText(a);
     if (!a.then.empty()) body += "\t" + a.then + "\n";
     CopyArea(action, i, body);
@@ -183,7 +184,6 @@ class GuestWriter {
   // An instruction that gives EDX:EAX.
   Asm Give(const std::string& text, std::vector<std::string> in, size_t i, size_t bytes) {
     Asm a{text, {"\"=a\" (eax)", "\"=d\" (edx)"}, std::move(in), "", ""};
-    code_.uses_eax_edx[program_.steps[i].vcpu] = true;
     if (Keeps(i)) {
       const std::string to = Result(i, bytes);
       a.then =
@@ -248,7 +248,10 @@ class GuestWriter {
     return trimmed + "\n" + std::string(column / 8, '\t') + std::string(column % 8, ' ') + tail;
   }
 
-  static std::string PlainText(const Asm& a) {
+  static std::string PlainText(Asm a) {
+    // Without operands a percent sign is one.
+    const bool basic = a.out.empty() && a.in.empty() && a.clobbers.empty();
+    for (size_t at; basic && (at = a.text.find("%%")) != std::string::npos;) a.text.erase(at, 1);
     std::string head = fmt::format("\tasm volatile(\"{}\"", a.text);
     std::string tail;
     if (!a.out.empty() || !a.in.empty() || !a.clobbers.empty()) {

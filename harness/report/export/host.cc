@@ -118,17 +118,23 @@ class HostWriter {
   void Line(fmt::format_string<Args...> format, Args&&... args) {
     code_.body += "\t" + fmt::format(format, std::forward<Args>(args)...) + "\n";
   }
-  // The first line, and the rest under what stands behind its bracket.
-  void Call(const std::string& head, const std::string& rest) {
-    const std::string one = "\t" + head + " " + rest + "\n";
-    if (one.size() + 7 <= 96) {
-      code_.body += one;
-      return;
-    }
+  // A call, its later arguments under the first where the line would be too long.
+  void Call(const std::string& head, const std::vector<std::string>& rest) {
     const size_t column = 8 + head.find('(') + 1;
-    code_.body += "\t" + head + "\n" + std::string(column / 8, '\t') +
-                  std::string(column % 8, ' ') + rest + "\n";
+    std::string line = "\t" + head;
+    size_t width = 7 + line.size();
+    for (const std::string& part : rest) {
+      if (width + 1 + part.size() <= 90) {
+        line += " " + part;
+        width += 1 + part.size();
+        continue;
+      }
+      line += "\n" + std::string(column / 8, '\t') + std::string(column % 8, ' ') + part;
+      width = column + part.size();
+    }
+    code_.body += line + "\n";
   }
+  void Call(const std::string& head, const std::string& rest) { Call(head, std::vector{rest}); }
 
   // --- guest
   void Run(const plan::Action& action) {
@@ -245,14 +251,15 @@ class HostWriter {
     };
     std::string of = seen;
     if (mask != all) of = fmt::format("{} & ({})", seen, text(mask));
-    Call(fmt::format("check_value(\"{}\", {},", what, of), text(expected) + ");");
+    Call(fmt::format("check_value(\"{}\",", what), {of + ",", text(expected) + ");"});
   }
 
   void Bytes(const std::string& what, const std::string& seen, std::span<const uint8_t> expected,
              const std::string& prefix) {
     Use(Helper::kCheckBytes);
-    Call(fmt::format("check_bytes(\"{}\", {},", what, seen),
-         fmt::format("{}, {});", data_.Expected(prefix, expected), expected.size()));
+    Call(
+        fmt::format("check_bytes(\"{}\",", what),
+        {seen + ",", data_.Expected(prefix, expected) + ",", fmt::format("{});", expected.size())});
   }
 
   enum class Place { kStandard, kCompacted, kFpu };
@@ -376,15 +383,13 @@ class HostWriter {
     const std::string vcpu = Vcpu(step.vcpu);
     const bool refused = i < p_.known_until && checks_[i].result && p_.steps[i].result < 0;
     const bool open = i < p_.known_until && !p_.steps[i].one_result;
-    if (refused || open) {
+    if (open) return Line("__vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
+    if (refused) {
       Use(Helper::kRet);
       Line("ret = __vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
-      if (refused) {
-        const std::string error = ErrnoName(p_.steps[i].error);
-        Call(
-            fmt::format("TEST_ASSERT(ret == -1 && errno == {},", error),
-            fmt::format("\"{}: expected {}, got %d (errno %d)\", ret, errno);", row->ioctl, error));
-      }
+      const std::string error = ErrnoName(p_.steps[i].error);
+      Call(fmt::format("TEST_ASSERT(ret == -1 && errno == {},", error),
+           fmt::format("\"{}: expected {}, got %d (errno %d)\", ret, errno);", row->ioctl, error));
       return;
     }
     if (Selftest()) {

@@ -184,6 +184,12 @@ void Touch(std::span<const uint8_t> image, std::vector<bool>& touched) {
   }
 }
 
+void TouchSlot(std::span<const uint8_t> slot, std::vector<bool>& written) {
+  for (size_t i = 0; i < std::min(slot.size(), written.size()); ++i) {
+    if (slot[i] != 0) written[i] = true;
+  }
+}
+
 }  // namespace
 
 bool Foretold::IsFixed(size_t at, size_t size) const {
@@ -219,11 +225,13 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
   program.steps.resize(p.known_until);
 
   program::Rng rng(1);
-  std::vector<bool> touched(xstate::kMaxAreaSize);
+  std::vector<bool> touched(xstate::kMaxAreaSize), written(plan::kSlotSize);
   bool first = true;
   for (const Variant& v : kVariants) {
+    // Tiles are a guest's only where the VMM has asked for them.
+    const uint64_t others = (p.components & xstate::kAmx) != 0 ? 0 : xstate::kAmx;
     trace::Platform machine =
-        Machine(platform, v.everything ? ~p.absent : p.components, p.supervisor);
+        Machine(platform, v.everything ? ~(p.absent | others) : p.components, p.supervisor);
     for (cpu::Features* f : {&machine.host, &machine.guest}) {
       f->amd = v.amd;
       f->fcs_fds_zero = v.fcs_fds_zero;
@@ -240,6 +248,10 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
       if (!first) return;
       const Step& step = program.steps[number];
       p.steps[number].touched = touched;
+      p.steps[number].written = written;
+      for (const auto& vm : world.slot) {
+        for (const auto& slot : vm) TouchSlot(slot.Bytes(), written);
+      }
       for (unsigned i = 0; i < world.vcpus; ++i) Touch(judge::ImageOf(world.vcpu[i]), touched);
       if (step.op == Op::kSetXsave) {
         Touch(world.image[step.arg[0] % program::kImageCount].Bytes(), touched);

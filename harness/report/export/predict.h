@@ -43,6 +43,8 @@ struct ForetoldStep {
   // Bytes of a standard-format image that any vCPU, or an image given to one, has had other than
   // initial before this step: where something stale could show.
   std::vector<bool> touched;
+  // Bytes of a slot, any of them, that have been other than 0 before this step.
+  std::vector<bool> written;
 };
 
 struct Prediction {

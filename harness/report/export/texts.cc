@@ -104,7 +104,7 @@ const char kAreaComponent[] =
 static u8 *area_component(u8 *area, u64 xfeature)
 {
 	u64 xcomp_bv = *(u64 *)(area + 520);
-	u32 eax, ebx, ecx, edx, offset = 576;
+	u32 eax, ebx = 0, ecx, edx, offset = 576;
 	int i;
 
 	for (i = 2; i < 63; i++) {
@@ -439,6 +439,31 @@ static void init_descriptors(void)
 	}
 }
 
+/* The selftests' words for bits of CPUID. */
+enum cpuid_register { EAX, EBX, ECX, EDX };
+
+struct cpu_feature {
+	u32 leaf, subleaf;
+	enum cpuid_register reg;
+	int bit;
+};
+
+#define KVM_X86_CPU_FEATURE(leaf, subleaf, reg, bit)			\
+	((struct cpu_feature) { leaf, subleaf, reg, bit })
+
+static struct kvm_cpuid_entry2 *find_cpuid(struct kvm_cpuid2 *cpuid, u32 leaf, u32 subleaf)
+{
+	u32 i;
+
+	for (i = 0; i < cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *e = &cpuid->entries[i];
+
+		if (e->function == leaf && e->index == subleaf)
+			return e;
+	}
+	return NULL;
+}
+
 /* KVM_GET_SUPPORTED_CPUID, with the CPU's XSAVE where KVM knows it and does not say so. */
 static struct kvm_cpuid2 *supported_cpuid(void)
 {
@@ -465,17 +490,27 @@ static struct kvm_cpuid2 *supported_cpuid(void)
 		}
 	}
 	for (i = 0; hidden && i < 63; i++) {
+		struct kvm_cpuid_entry2 *e = find_cpuid(cpuid, 0xd, i);
+
 		__cpuid(0xd, i, &eax, &ebx, &ecx, &edx);
-		if (i == 1)
-			eax &= 0x1f;
-		if (!eax || (i > 1 && !(xgetbv(0) & BIT_ULL(i))))
+		if (i > 1 && !(xgetbv(0) & BIT_ULL(i)))
 			continue;
-		cpuid->entries[cpuid->nent++] = (struct kvm_cpuid_entry2) {
+		if (!e)
+			e = &cpuid->entries[cpuid->nent++];
+		*e = (struct kvm_cpuid_entry2) {
 			.function = 0xd, .index = i, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-			.eax = eax, .ebx = ebx, .ecx = i == 1 ? 0 : ecx, .edx = i == 1 ? 0 : edx,
+			.eax = i == 1 ? eax & 0x1f : eax, .ebx = ebx,
+			.ecx = i == 1 ? 0 : ecx, .edx = i == 1 ? 0 : edx,
 		};
 	}
 	return cpuid;
+}
+
+static inline int kvm_cpu_has(struct cpu_feature f)
+{
+	struct kvm_cpuid_entry2 *e = find_cpuid(supported_cpuid(), f.leaf, f.subleaf);
+
+	return e && (&e->eax)[f.reg] >> f.bit & 1;
 }
 
 static void open_vm(struct kvm_vm *vm)
@@ -574,7 +609,7 @@ static struct kvm_vm *vm_create_with_one_vcpu(struct kvm_vcpu **vcpu, void (*gue
 }
 )c";
 
-const char kCRun[] = R"c(static void vcpu_run(struct kvm_vcpu *vcpu)
+const char kCRun[] = R"c(static inline void vcpu_run(struct kvm_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	struct kvm_regs regs;
