@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
+#include <regex>
 
 #include "harness/campaign/platforms.h"
 #include "harness/cli/common.h"
@@ -102,6 +104,21 @@ std::expected<void, std::string> ReadProgramInto(const fs::path& path, ExportReq
   return {};
 }
 
+// As the KVM x86 maintainers want comments: functions with brackets, the SDM without section
+// numbers, which change.
+std::string InKernelStyle(std::string text, const std::string& function) {
+  static const std::regex sections(R"(\s*\((SDM )?(vol\. \d, )?\d+\.[\d.]+(, \d+\.[\d.]+)*\))");
+  text = std::regex_replace(text, sections, "");
+  const bool plain = std::ranges::all_of(
+      function, [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+  for (size_t at = 0;
+       plain && !function.empty() && (at = text.find(function, at)) != std::string::npos;) {
+    at += function.size();
+    if (!text.substr(at).starts_with("()")) text.insert(at, "()");
+  }
+  return text;
+}
+
 // A known divergence says what it is in known.json.
 std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportRequest& request) {
   std::error_code status;
@@ -111,7 +128,7 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
   const auto known = triage::ParseKnown(*text, folder.filename().string());
   if (!known) return std::unexpected(known.error());
   request.title = known->title;
-  request.about.insert(request.about.begin(), known->reason);
+  request.about.insert(request.about.begin(), InKernelStyle(known->reason, known->kernel_function));
   if (request.divergence) return {};
   report::ExportFocus focus;
   for (const uint8_t op : known->ops) {

@@ -142,7 +142,7 @@ std::string TestData::Declarations() const {
     section("Areas that the guest saves to and restores from.");
     text += "#define AREA_SIZE\t0x4000\n";
     for (const std::string& name : areas_) {
-      text += fmt::format("static u8 {}[AREA_SIZE] __attribute__((aligned(64)));\n", name);
+      text += fmt::format("static u8 {}[AREA_SIZE] __aligned(64);\n", name);
     }
   }
   if (!results_.empty()) {

@@ -255,7 +255,7 @@ void Exporter::Memory() {
   if (!data_.uses_images()) return;
   std::string text = "/* What KVM_GET_XSAVE gives and KVM_SET_XSAVE takes. */\n";
   for (const uint64_t n : data_.images()) {
-    text += fmt::format("static u8 image{}[IMAGE_SIZE] __attribute__((aligned(64)));\n", n);
+    text += fmt::format("static u8 image{}[IMAGE_SIZE] __aligned(64);\n", n);
   }
   Paragraph(text);
 }
@@ -274,7 +274,7 @@ void Exporter::Guest() {
     if (guest_.uses_value[v]) text += "\tu64 value;\n";
     if (guest_.uses_eax_edx[v] || guest_.uses_value[v]) text += "\n";
     // A vCPU that never runs has nothing to do.
-    text += guest_.body[v].empty() ? "\tGUEST_EXIT();\n" : guest_.body[v];
+    text += guest_.body[v].empty() ? "\tguest_exit();\n" : guest_.body[v];
     Paragraph(text + "}\n");
   }
 }

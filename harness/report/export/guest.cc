@@ -85,7 +85,7 @@ class GuestWriter {
         if (auto done = WriteStep(action, i, body); !done) return std::unexpected(done.error());
       }
       const Op last = program_.steps[action.last].op;
-      if (last != Op::kExitOut && last != Op::kExitHlt) body += "\tGUEST_EXIT();\n";
+      if (last != Op::kExitOut && last != Op::kExitHlt) body += "\tguest_exit();\n";
     }
     return code_;
   }
@@ -102,7 +102,7 @@ class GuestWriter {
     }
     if (i < request_.comments.size()) body += CommentText(request_.comments[i], 1);
     if (step.op == Op::kExitOut) {
-      body += "\tGUEST_EXIT();\n";
+      body += "\tguest_exit();\n";
       return {};
     }
     if (step.op == Op::kMemHeader || step.op == Op::kMemFill || step.op == Op::kMemWrite) {

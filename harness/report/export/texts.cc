@@ -9,7 +9,11 @@ const char kGuestCode[] = R"c(/*
  */
 #define GUEST_CODE	__attribute__((target("general-regs-only")))
 #define EXIT_PORT	0xe1
-#define GUEST_EXIT()	asm volatile("out %%al, %0" : : "i" (EXIT_PORT) : "memory")
+
+static GUEST_CODE void guest_exit(void)
+{
+	asm volatile("out %%al, %0" : : "i" (EXIT_PORT) : "memory");
+}
 )c";
 
 const char kFaultHandler[] = R"c(/*
@@ -151,7 +155,7 @@ static void move_to_cpu(int n)
 const char kDirtyRegisters[] = R"c(/* Let another task on this CPU fill its registers with ones. */
 static void *fill_registers(void *cpus)
 {
-	static u8 area[4096] __attribute__((aligned(64)));
+	static u8 area[4096] __aligned(64);
 	u32 eax, ebx, ecx, edx;
 	u64 xfeatures = XCR0 & ~(XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE |
 				 XFEATURE_MASK_BNDREGS | XFEATURE_MASK_BNDCSR);
@@ -236,6 +240,7 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 
 #define BIT_ULL(n)	(1ull << (n))
+#define __aligned(n)	__attribute__((aligned(n)))
 
 #define XFEATURE_MASK_FP		BIT_ULL(0)
 #define XFEATURE_MASK_SSE		BIT_ULL(1)
@@ -369,10 +374,10 @@ asm(".pushsection .text\n"
     ".popsection");
 extern u8 exception_stubs[];
 
-static u64 page_tables[16][512] __attribute__((aligned(4096)));
-static u8 user_stacks[MAX_VCPUS][PAGE_SIZE] __attribute__((aligned(4096)));
-static u8 fault_stacks[MAX_VCPUS][PAGE_SIZE] __attribute__((aligned(4096)));
-static u8 tss[MAX_VCPUS][104] __attribute__((aligned(128)));
+static u64 page_tables[16][512] __aligned(4096);
+static u8 user_stacks[MAX_VCPUS][PAGE_SIZE] __aligned(4096);
+static u8 fault_stacks[MAX_VCPUS][PAGE_SIZE] __aligned(4096);
+static u8 tss[MAX_VCPUS][104] __aligned(128);
 static u64 gdt[5 + 2 * MAX_VCPUS], idt[2 * NR_VECTORS];
 static int nr_page_tables = 1, nr_vcpus;
 

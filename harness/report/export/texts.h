@@ -9,7 +9,7 @@
 namespace fpswap::report::texts {
 
 // In both formats.
-extern const char kGuestCode[];       // GUEST_CODE and GUEST_EXIT()
+extern const char kGuestCode[];       // GUEST_CODE and guest_exit()
 extern const char kFaultHandler[];    // selftest: exceptions that kvm_asm_safe() waits for
 extern const char kGuestCopy[];       // guest_copy()
 extern const char kFillPattern[];     // fill_pattern()
