@@ -125,8 +125,9 @@ std::string TestData::Declarations() const {
     section("Values to load and to expect; all bytes of a pattern differ.");
   }
   for (const auto& [name, scalar] : scalars_) {
-    text +=
-        fmt::format("static const {} {} = 0x{:x};\n", TypeOf(scalar.first), name, scalar.second);
+    // 0 is what a static variable has.
+    const std::string value = scalar.second == 0 ? "" : fmt::format(" = 0x{:x}", scalar.second);
+    text += fmt::format("static const {} {}{};\n", TypeOf(scalar.first), name, value);
   }
   for (const auto& [pattern, use] : patterns_) {
     if (use.size <= kMaxTable) {

@@ -65,6 +65,7 @@ class Exporter {
   void Features();
   bool Requires(const FeatureRow& feature) const;
   std::string MigrateText() const;
+  std::vector<std::string> Vectors() const;
 
   bool Uses(Helper helper) const { return host_.helpers.contains(helper); }
   bool HasOp(Op op) const {
@@ -260,9 +261,20 @@ void Exporter::Memory() {
   Paragraph(text);
 }
 
+// Of the exceptions that the guest is to survive.
+std::vector<std::string> Exporter::Vectors() const {
+  std::vector<std::string> vectors;
+  for (size_t i = 0; i < guest_.vector.size(); ++i) {
+    if (guest_.vector[i].empty() || p_.steps[i].faults == 0) continue;
+    const std::string name = VectorName(p_.steps[i].vector);
+    if (std::ranges::find(vectors, name) == vectors.end()) vectors.push_back(name);
+  }
+  return vectors;
+}
+
 void Exporter::Functions() {
   Paragraph(texts::kGuestCode);
-  if (guest_.may_fault && selftest_) Paragraph(texts::kFaultHandler);
+  if (selftest_ && !Vectors().empty()) Paragraph(texts::kFaultHandler);
   if (guest_.copies) Paragraph(texts::kGuestCopy);
 }
 
@@ -503,18 +515,10 @@ void Exporter::Main() {
   for (unsigned v = 0; v < program_.vcpus; ++v) {
     Add(fmt::format("\tenable_xcr0({});\n", VcpuName(program_, v)));
   }
-  if (selftest_ && guest_.may_fault) {
+  for (const std::string& vector : Vectors()) {
     for (const auto& vm : vm_names) {
-      std::vector<std::string> vectors;
-      for (size_t i = 0; i < guest_.vector.size(); ++i) {
-        if (guest_.vector[i].empty()) continue;
-        for (const char* name : {"UD_VECTOR", "NM_VECTOR", "GP_VECTOR", "PF_VECTOR", "MF_VECTOR"}) {
-          if (std::ranges::find(vectors, name) == vectors.end()) vectors.emplace_back(name);
-        }
-      }
-      for (const std::string& vector : vectors) {
-        Add(fmt::format("\tvm_install_exception_handler({}, {}, fault_handler);\n", vm, vector));
-      }
+      if (!selftest_) continue;
+      Add(fmt::format("\tvm_install_exception_handler({}, {}, fault_handler);\n", vm, vector));
     }
   }
   if (guest_.mmio) {

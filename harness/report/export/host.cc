@@ -58,25 +58,6 @@ std::string ErrnoName(int error) {
   }
 }
 
-const char* VectorName(uint8_t vector) {
-  switch (vector) {
-    case 6:
-      return "UD_VECTOR";
-    case 7:
-      return "NM_VECTOR";
-    case 13:
-      return "GP_VECTOR";
-    case 14:
-      return "PF_VECTOR";
-    case 16:
-      return "MF_VECTOR";
-    case 17:
-      return "AC_VECTOR";
-    default:
-      return "XM_VECTOR";
-  }
-}
-
 class HostWriter {
  public:
   HostWriter(const ExportRequest& request, const Prediction& prediction,
@@ -655,6 +636,25 @@ void HostWriter::Migrate(const Step& step) {
 }
 
 }  // namespace
+
+const char* VectorName(uint8_t vector) {
+  switch (vector) {
+    case 6:
+      return "UD_VECTOR";
+    case 7:
+      return "NM_VECTOR";
+    case 13:
+      return "GP_VECTOR";
+    case 14:
+      return "PF_VECTOR";
+    case 16:
+      return "MF_VECTOR";
+    case 17:
+      return "AC_VECTOR";
+    default:
+      return "XM_VECTOR";
+  }
+}
 
 std::string VcpuName(const program::Program& program, unsigned vcpu) {
   return program.vcpus == 1 ? "vcpu" : fmt::format("vcpu{}", vcpu);

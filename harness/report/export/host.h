@@ -46,6 +46,8 @@ std::expected<HostCode, std::string> WriteHost(const ExportRequest& request,
                                                const std::vector<StepChecks>& checks,
                                                const GuestCode& guest, TestData& data);
 
+// "GP_VECTOR"
+const char* VectorName(uint8_t vector);
 // "vcpu", or "vcpu1" where there are several; the same of VMs.
 std::string VcpuName(const program::Program& program, unsigned vcpu);
 std::string VmName(const program::Program& program, unsigned vcpu);
