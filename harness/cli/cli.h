@@ -86,6 +86,12 @@ struct ReachOptions {
   std::vector<std::filesystem::path> paths;
 };
 
+struct ExportOptions {
+  Common common;
+  std::filesystem::path path, output;
+  std::string format = "selftest";
+};
+
 int Doctor(const DoctorOptions& options, const Io& io);
 int Fuzz(const FuzzArguments& options, const Io& io);
 int Run(const RunOptions& options, const Io& io);
@@ -97,6 +103,7 @@ int Judge(const JudgeOptions& options, const Io& io);
 int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);
 int Minimize(const MinimizeOptions& options, const Io& io);
+int Export(const ExportOptions& options, const Io& io);
 
 // Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
 using Chosen = std::function<int(const Io&)>;
@@ -107,6 +114,7 @@ void AddJudge(CLI::App& app, Chosen& chosen);
 void AddShow(CLI::App& app, Chosen& chosen);
 void AddReach(CLI::App& app, Chosen& chosen);
 void AddMinimize(CLI::App& app, Chosen& chosen);
+void AddExport(CLI::App& app, Chosen& chosen);
 
 // The whole command. The process's exit code.
 int Main(const std::vector<std::string>& arguments, const Io& io);
