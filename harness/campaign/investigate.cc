@@ -114,7 +114,8 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
       }
       return false;
     };
-    const auto smallest = Minimise(ran.plan.effective, in_a_few, options_.budget / tries);
+    const auto smallest =
+        Minimise(ran.plan.effective, in_a_few, {.budget = options_.budget / tries}).program;
     if (!(smallest == ran.plan.effective)) confirm(smallest);
   }
   if (finding.repeats < finding.reruns) {

@@ -11,8 +11,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "harness/program/program.h"
 #include "harness/targets/target.h"
 #include "harness/triage/known.h"
 
@@ -72,17 +74,36 @@ struct ShowOptions {
   Common common;  // target "": the program on a machine that has everything
   std::filesystem::path path;
 };
+struct MinimizeOptions {
+  Common common;
+  std::filesystem::path path;
+  std::optional<std::filesystem::path> out;
+  unsigned budget = 5000;
+  std::string pass;  // "": all
+};
 struct ReachOptions {
   Common common;
   std::vector<std::filesystem::path> paths;
 };
 
+struct ExportOptions {
+  Common common;
+  std::filesystem::path path, output;
+  std::string format = "selftest";
+};
+
 int Doctor(const DoctorOptions& options, const Io& io);
 int Fuzz(const FuzzArguments& options, const Io& io);
 int Run(const RunOptions& options, const Io& io);
+// On each of several targets, and where they differ. `bad`: programs that could not be read.
+int Compare(const RunOptions& options,
+            std::vector<std::pair<std::filesystem::path, program::Program>> programs, unsigned bad,
+            const Io& io);
 int Judge(const JudgeOptions& options, const Io& io);
 int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);
+int Minimize(const MinimizeOptions& options, const Io& io);
+int Export(const ExportOptions& options, const Io& io);
 
 // Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
 using Chosen = std::function<int(const Io&)>;
@@ -92,6 +113,8 @@ void AddRun(CLI::App& app, Chosen& chosen);
 void AddJudge(CLI::App& app, Chosen& chosen);
 void AddShow(CLI::App& app, Chosen& chosen);
 void AddReach(CLI::App& app, Chosen& chosen);
+void AddMinimize(CLI::App& app, Chosen& chosen);
+void AddExport(CLI::App& app, Chosen& chosen);
 
 // The whole command. The process's exit code.
 int Main(const std::vector<std::string>& arguments, const Io& io);

@@ -19,6 +19,7 @@ Examples:
   fpswap fuzz --time 60                    fuzz the best target for a minute
   fpswap run corpus/known                  run programs, a verdict each
   fpswap show findings/NAME                a finding step by step
+  fpswap export findings/NAME -o test.c    a finding as a KVM selftest
   fpswap reach findings                    what the last fuzzing run exercised)";
 
 // What to say where `word` is no subcommand.
@@ -47,6 +48,8 @@ int Main(const std::vector<std::string>& arguments, const Io& io) {
   AddJudge(app, chosen);
   AddShow(app, chosen);
   AddReach(app, chosen);
+  AddMinimize(app, chosen);
+  AddExport(app, chosen);
   // The plain engine's process, started by `fuzz`.
   app.add_subcommand("fuzz-worker")->group("")->callback([&] {
     chosen = [](const Io&) { return campaign::PlainEngineMain(); };

@@ -31,6 +31,12 @@ class Replay {
   // Reads the programs; those that can't be read are told and counted as bad.
   void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
+  unsigned bad() const { return bad_; }
+  std::vector<std::pair<fs::path, program::Program>> Programs() const {
+    std::vector<std::pair<fs::path, program::Program>> programs;
+    for (const Loaded& each : loaded_) programs.emplace_back(each.path, each.program);
+    return programs;
+  }
   // Runs what was loaded, in order, in batches. REQUIRES: done before what follows.
   std::expected<void, std::string> RunAll(campaign::Runner& runner);
   // Known divergences that these programs are the reproducers of and that did not show.
@@ -196,6 +202,10 @@ int Run(const RunOptions& options, const Io& io) {
   Replay replay(options, io, *known);
   replay.Load(*listed);
   if (replay.empty()) return kBadInput;
+  if (options.common.target.find(',') != std::string::npos) {
+    if (options.trace) return Fail(io, kBadInput, "--trace is for one target");
+    return Compare(options, replay.Programs(), replay.bad(), io);
+  }
   auto target = campaign::Open(options.common.target, options.common.TargetOptions());
   if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
@@ -208,7 +218,10 @@ int Run(const RunOptions& options, const Io& io) {
 
 void AddRun(CLI::App& app, Chosen& chosen) {
   auto options = std::make_shared<RunOptions>();
-  CLI::App* command = app.add_subcommand("run", "Run programs and judge what was observed");
+  CLI::App* command = app.add_subcommand(
+      "run",
+      "Run programs and judge what was observed; on several targets (--target A,B), "
+      "also show where they differ");
   command->add_option("paths", options->paths, "Programs (.fps), findings, or folders of them")
       ->required();
   command->add_option("--trace", options->trace,

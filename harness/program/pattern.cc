@@ -35,6 +35,8 @@ constexpr uint8_t Permute(uint64_t key, unsigned x) {
 
 }  // namespace
 
+uint64_t PatternKey(uint16_t p) { return Hash(p); }
+
 void FillPattern(uint16_t p, std::span<uint8_t> out) {
   if (p < 2) {
     std::ranges::fill(out, p == 0 ? uint8_t{0x00} : uint8_t{0xff});

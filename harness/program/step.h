@@ -247,6 +247,8 @@ const StepRow& RowOf(const Step& step);
 // The bytes pattern `p` stands for: 0 is all zeros, 1 all ones, any other differs at every byte
 // offset of a 256-byte window and between windows, so that a shift or a swap shows.
 void FillPattern(uint16_t p, std::span<uint8_t> out);
+// What FillPattern makes the bytes of a pattern from, for those above 1.
+uint64_t PatternKey(uint16_t p);
 
 // The memory operand of an Op::kLdtilecfg step. Byte n of its `tiles` configures tile n: 0 not at
 // all, else 1 + its low four bits are the rows, and 4 times 1 + its high four bits the bytes of

@@ -65,10 +65,11 @@ class Cli : public ::testing::Test {
 TEST_F(Cli, HelpTellsSubcommandsExitCodesAndExamples) {
   const Result result = Command({"--help"});
   EXPECT_EQ(result.exit, kAgrees);
-  for (const char* word : {"doctor", "fuzz", "run", "judge", "show", "reach", "Exit codes", "3 "}) {
+  for (const char* word :
+       {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize", "Exit codes", "3 "}) {
     EXPECT_THAT(result.out, HasSubstr(word));
   }
-  for (const char* name : {"doctor", "fuzz", "run", "judge", "show", "reach"}) {
+  for (const char* name : {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize"}) {
     const Result help = Command({name, "--help"});
     EXPECT_EQ(help.exit, kAgrees);
     EXPECT_THAT(help.out, HasSubstr("--json")) << name;
@@ -202,6 +203,65 @@ TEST_F(Cli, DoctorNamesEveryTargetWithFeaturesOrReasonAndRemedy) {
     }
   }
   EXPECT_EQ(result.exit, any ? kAgrees : kUnavailable);
+}
+
+TEST_F(Cli, RunOnSeveralTargetsShowsWhereTheyDiffer) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path folder = WriteSmall("p/a.fps").parent_path();
+  const Result same = Command({"run", folder.string(), "--target", "native,native", "--json"});
+  EXPECT_EQ(same.exit, kAgrees) << same.out << same.err;
+  json object = json::parse(same.out, nullptr, false);
+  EXPECT_EQ(object["differ"], 0);
+  EXPECT_EQ(object["programs"], 1);
+  // A machine with a bug, beside one without: the same agent behind a lab.
+  const fs::path cache = folder_.path() / "cache";
+  const json lab = {
+      {"about", "a test"},
+      {"connect", {FPSWAP_BINARY_DIR "/native-runner", "--plant", "tags-lost-on-page-fault"}}};
+  Write("cache/labs/bad/lab.json", lab.dump());
+  Write("p/b.fps", "fpswap 1\nx87.fld\nexit.page_fault\nfxsave slot=0 wide=0\n");
+  setenv("FPSWAP_CACHE", cache.c_str(), 1);
+  const Result differ = Command({"run", folder.string(), "--target", "native,lab:bad", "--json"});
+  const Result text = Command({"run", folder.string(), "--target", "native,lab:bad"});
+  unsetenv("FPSWAP_CACHE");
+  EXPECT_EQ(differ.exit, kDiverges) << differ.out << differ.err;
+  object = json::parse(differ.out, nullptr, false);
+  EXPECT_EQ(object["differ"], 1) << differ.out;
+  EXPECT_EQ(object["results"][0]["differences"].size(), 0u);
+  EXPECT_EQ(object["results"][1]["verdicts"]["native"], "agrees") << differ.out;
+  EXPECT_EQ(object["results"][1]["verdicts"]["lab:bad"], "NEW") << differ.out;
+  EXPECT_EQ(object["results"][1]["differences"][0]["step"], 2) << differ.out;
+  EXPECT_THAT(text.out, HasSubstr("2 programs: 1 differ, 1 the same on all"));
+  EXPECT_EQ(Command({"run", folder.string(), "--target", "native,zx81"}).exit, kUnavailable);
+}
+
+TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path file = Write("long.fps",
+                              "fpswap 1\nsse.load xmm=3\nx87.fld pattern=9\nmmx.emms\nx87.fld\n"
+                              "xsave slot=2\nexit.page_fault write=1\nsse.store xmm=3\n"
+                              "fxsave slot=3\nx87.fnstcw\n");
+  const std::vector<std::string> arguments = {"minimize", file.string(), "--target",
+                                              "native",   "--plant",     "tags-lost-on-page-fault",
+                                              "--json"};
+  const Result result = Command(arguments);
+  ASSERT_EQ(result.exit, kAgrees) << result.err;
+  const json object = json::parse(result.out, nullptr, false);
+  EXPECT_EQ(object["steps_before"], 9);
+  EXPECT_EQ(object["steps"], 3) << "a full register, the fault, and a look: " << result.out;
+  EXPECT_EQ(object["done"], true);
+  EXPECT_EQ(object["shows"], object["of"]);
+  const fs::path small = folder_.path() / "long.min.fps";
+  ASSERT_TRUE(fs::exists(small));
+  const json again = json::parse(Command(arguments).out, nullptr, false);
+  EXPECT_EQ(again["program"], object["program"]);
+  EXPECT_TRUE(again["passes"].empty()) << "it went on from the smallest";
+
+  const Result none = Command({"minimize", file.string(), "--target", "native"});
+  EXPECT_EQ(none.exit, kBadInput);
+  EXPECT_THAT(none.err, HasSubstr("nothing diverges"));
+  EXPECT_EQ(Command({"minimize", folder_.path().string()}).exit, kBadInput);
+  EXPECT_EQ(Command({"minimize", file.string(), "--pass", "magic"}).exit, kBadInput);
 }
 
 TEST_F(Cli, RunGivesAVerdictAndATraceThatJudgeReadsAgain) {

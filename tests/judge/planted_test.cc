@@ -11,8 +11,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "harness/judge/simulator.h"
 #include "tests/judge/judge_testing.h"
-#include "tests/judge/simulator.h"
 
 namespace fpswap::judge {
 namespace {

@@ -4,9 +4,9 @@
 // can be changed unnoticed.
 #include <algorithm>
 
+#include "harness/judge/simulator.h"
 #include "oracle/xstate/layout.h"
 #include "tests/judge/judge_testing.h"
-#include "tests/judge/simulator.h"
 
 namespace fpswap::judge {
 namespace {

@@ -77,7 +77,10 @@ class Door {
 
   // Returns in a copy, with its own stream. The original does not return.
   void Copies() {
-    if (connection_ >= 0 || fcntl(kSocket, F_GETFD) < 0) End(0);
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    getsockopt(kSocket, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+    if (connection_ >= 0 || !listens) End(0);
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
       pollfd socket = {kSocket, POLLIN, 0};

@@ -4,10 +4,14 @@ one, and the door to the outside.
 
 An edit names a file and an anchor in it. The anchor must be there exactly as often as the edit says (once, if it
 says nothing), so that another version of Bochs is refused and not half changed. `check` names the part of
-selftest.c that fails without the edit; LAB, where no instruction tells.
+selftest.c that fails without the edit; LAB where no instruction tells (the machine would not run),
+KVM where it takes a guest: no VM could be entered, and kvm-runner could not answer a hello.
 """
 
 import dataclasses
+
+LAB, KVM = "LAB", "KVM"
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -190,6 +194,36 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
 #if BX_SUPPORT_PKEYS
 """),
          )),
+    Edit("xsave-probes", "A save that faults has stored nothing, and its fault is a write's. Bochs reads the header first, and "
+         "stores what it can.", "xsave_probe", (
+             before(XSAVE, "/* 0F AE /4 */", """
+static Bit32u xsave_area_end(Bit32u components, bool compacted)
+{
+  Bit32u end = 512 + 64;
+  for (unsigned feature = xcr0_t::BX_XCR0_YMM_BIT; feature < xcr0_t::BX_XCR0_LAST; feature++) {
+    if (! (components & (1 << feature))) continue;
+    end = compacted ? xsave_compacted_offset(feature, end) : xsave_restore[feature].offset;
+    end += xsave_restore[feature].len;
+  }
+  return end;
+}
+
+// Each page of the area, from the first byte to the last.
+#define XSAVE_PROBE(components, compacted) { \\
+    Bit32u last = xsave_area_end(components, compacted) - 1; \\
+    for (Bit32u at = 0;; at = (last - at > 4096) ? at + 4096 : last) { \\
+      read_RMW_virtual_byte(i->seg(), (eaddr + at) & asize_mask); \\
+      if (at == last) break; \\
+    } \\
+  }
+
+"""),
+             before(XSAVE, "  Bit64u xstate_bv = read_virtual_qword(i->seg(), (eaddr + 512) & asize_mask);\n\n"
+                    "  Bit32u requested_feature_bitmap", "  XSAVE_PROBE(BX_CPU_THIS_PTR xcr0.get32() & EAX, false);\n"),
+             after(XSAVE, "  Bit64u xcomp_bv = requested_feature_bitmap | XSAVEC_COMPACTION_ENABLED;", """
+  XSAVE_PROBE(requested_feature_bitmap, true);
+"""),
+         )),
     Edit("mxcsr-compacted", "XSAVEC and XSAVES store MXCSR with SSE alone; AVX in use does not save it (13.10).", "mxcsr_xsavec", (
         swap(XSAVE, "  if ((xstate_bv & (BX_XCR0_SSE_MASK|BX_XCR0_YMM_MASK)) != 0)",
              "  if ((xstate_bv & BX_XCR0_SSE_MASK) != 0)"),
@@ -254,7 +288,7 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
 
 """),
          )),
-    Edit("amx-reset", "A reset leaves no tiles.", "LAB", (
+    Edit("amx-reset", "A reset leaves no tiles.", LAB, (
         after("cpu/init.cc", "    BX_CPU_THIS_PTR xcr0.set32(0x1);", """
 #if BX_SUPPORT_AMX
     if (BX_CPU_THIS_PTR amx) BX_CPU_THIS_PTR amx->clear();
@@ -315,7 +349,7 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
 """),
          )),
     Edit("posted-interrupt-alignment", "The posted-interrupt descriptor is aligned to 64 bytes, not to a page (vol. 3, "
-         "27.2.1.1). Without this no VM with an in-kernel irqchip is entered.", "kvm_irqchip", (
+         "27.2.1.1). Without this no VM with an in-kernel irqchip is entered.", KVM, (
              swap("cpu/vmx.cc", "      if (! IsValidPageAlignedPhyAddr(vm->pid_addr)) {",
                   "      if ((vm->pid_addr & 63) != 0 || ! IsValidPhyAddr(vm->pid_addr)) {"),
          )),
@@ -335,13 +369,13 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
     }
 """),
          )),
-    Edit("ram-image-blocks", "A RAM image is read past the end of the block that was allocated for its address.", "LAB", (
+    Edit("ram-image-blocks", "A RAM image is read past the end of the block that was allocated for its address.", LAB, (
         cut("memory/misc_mem.cc", "    ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), size);", "    if (ret <= 0) {", """
     unsigned long rest = BX_MEM_THIS block_size - offset % BX_MEM_THIS block_size;
     ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), size < rest ? size : rest);
 """),
     )),
-    Edit("door", "The way out of the machine: door.h.", "LAB", (
+    Edit("door", "The way out of the machine: door.h.", LAB, (
         after("iodev/unmapped.cc", '#include "unmapped.h"', '\n#include "door.h"\n'),
         before("iodev/unmapped.cc", "    case 0x80:\n      retval = BX_UM_THIS s.port80;", """
     case Door::kData:
@@ -356,7 +390,7 @@ BX_CPP_INLINE Bit32u xsave_compacted_offset(unsigned feature, Bit32u offset)
 """),
     )),
     Edit("end-at-reset", "A guest that resets its machine (panic, reboot) or powers it off ends it at once, with a status.",
-         "LAB", (
+         LAB, (
              before("pc_system.cc", "  set_enable_a20(1);\n\n  // Always reset cpu", """
   static bool running = false;
   if (running) machine_ends("the machine was reset from inside", 3);
@@ -380,7 +414,7 @@ void machine_ends(const char *why, int status)
       machine_ends("the machine had a triple fault", 3);
 """),
          )),
-    Edit("console", "The serial port's file is a descriptor, which a copy of the machine has another file behind.", "LAB", (
+    Edit("console", "The serial port's file is a descriptor, which a copy of the machine has another file behind.", LAB, (
         swap("iodev/serial.cc",
              'BX_SER_THIS s[port].output = fopen(BX_SER_THIS s[port].file->getptr(), "wb");',
              'BX_SER_THIS s[port].output = fdopen(atoi(BX_SER_THIS s[port].file->getptr()), "wb");'),

@@ -62,9 +62,9 @@ def flat(elf):
 
 
 def parameters(bzimage, initrd_size, command_line):
-    """boot_params, the command line, and page tables that map the first 4 GiB to themselves."""
+    """boot_params, the command line, and page tables."""
     image = bzimage.read_bytes()[:4096]
-    page = bytearray(0x8000)
+    page = bytearray(0x2000)
     end = 0x202 + image[0x201]
     page[0x1F1:end] = image[0x1F1:end]
     page[0x210] = 0xFF  # type_of_loader: none that has a number
@@ -74,35 +74,61 @@ def parameters(bzimage, initrd_size, command_line):
     if len(text) > 0x1000:
         raise store.Failure(f"the kernel's command line is {len(text)} bytes, and 4096 fit")
     page[0x1000:0x1000 + len(text)] = text
-    struct.pack_into("<Q", page, 0x2000, PAGES + 0x1000 | 3)
+    return bytes(page) + tables()
+
+
+def tables():
+    """Page tables, at PAGES, that map the first 4 GiB to themselves."""
+    page = bytearray(0x6000)
+    struct.pack_into("<Q", page, 0, PAGES + 0x1000 | 3)
     for gigabyte in range(4):
-        struct.pack_into("<Q", page, 0x3000 + gigabyte * 8, PAGES + 0x2000 + gigabyte * 0x1000 | 3)
+        struct.pack_into("<Q", page, 0x1000 + gigabyte * 8, PAGES + 0x2000 + gigabyte * 0x1000 | 3)
         for n in range(512):
-            struct.pack_into("<Q", page, 0x4000 + gigabyte * 0x1000 + n * 8, (gigabyte << 30 | n << 21) | 0x83)
+            struct.pack_into("<Q", page, 0x2000 + gigabyte * 0x1000 + n * 8, (gigabyte << 30 | n << 21) | 0x83)
     return bytes(page)
 
 
 def kernel(folder, bzimage):
     """Into `folder`: `kernel`, its memory image, and `floppy`, whose first sector starts it."""
+    folder.mkdir()
     address, memory, entry = flat(vmlinux(bzimage))
     if address != KERNEL:
         raise store.Failure(f"{bzimage} is to be loaded at {address:X}H, and this machine does so at {KERNEL:X}H",
                             store.UNAVAILABLE)
-    folder.mkdir()
     (folder / "kernel").write_bytes(memory)
-    program(folder, [BOOT], 0x7C00, PARAMS=PARAMS, PAGES=PAGES, ENTRY=entry)
-    code = (folder / "program").read_bytes()
+    floppy(folder / "floppy", entry)
+
+
+def bare(folder, source, settings, console):
+    """A file of settings in `folder` for a machine that starts a freestanding C program instead of a kernel."""
+    elf = folder / "program"
+    subprocess.run(["gcc", "-O2", "-ffreestanding", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-mgeneral-regs-only",
+                    "-mno-red-zone", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none",
+                    f"-Wl,-Ttext-segment={KERNEL:#x},--build-id=none,-z,noseparate-code", "-o", elf, source], check=True)
+    address, memory, entry = flat(elf.read_bytes())
+    (folder / "memory").write_bytes(memory)
+    (folder / "tables").write_bytes(tables())
+    floppy(folder / "floppy", entry)
+    output = folder / "bochsrc"
+    output.write_text(options(settings, folder / "floppy", console,
+                              {address: folder / "memory", PAGES: folder / "tables"}), encoding="utf-8")
+    return output
+
+
+def floppy(output, entry):
+    """A floppy whose first sector, boot.S, goes to `entry`."""
+    files = [output.with_name(f"boot.{kind}") for kind in ("o", "elf", "bin")]
+    assembled, linked, sector = files
+    symbols = [f"--defsym={name}={value}" for name, value in (("PARAMS", PARAMS), ("PAGES", PAGES), ("ENTRY", entry))]
+    subprocess.run(["as", "-o", assembled, *symbols, BOOT], check=True)
+    subprocess.run(["ld", "-o", linked, "-Ttext=0x7c00", "-e", "_start", assembled], check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", linked, sector], check=True)
+    code = sector.read_bytes()
     if len(code) != 512:
         raise store.Failure(f"the boot sector is {len(code)} bytes")
-    (folder / "floppy").write_bytes(code.ljust(1474560, b"\0"))
-
-
-def program(folder, sources, address, **symbols):
-    """folder/program: what stands in memory from `address` on."""
-    subprocess.run(["gcc", "-c", "-x", "assembler", "-o", folder / "object", *sources,
-                    *(f"-Wa,--defsym={name}={value}" for name, value in symbols.items())], check=True)
-    subprocess.run(["ld", "-o", folder / "linked", f"-Ttext={address:#x}", "-e", "_start", folder / "object"], check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", folder / "linked", folder / "program"], check=True)
+    output.write_bytes(code.ljust(1474560, b"\0"))
+    for file in files:
+        file.unlink()
 
 
 def options(settings, floppy, console, ram):

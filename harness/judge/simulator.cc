@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "tests/judge/simulator.h"
+#include "harness/judge/simulator.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -61,14 +61,18 @@ std::vector<uint8_t> Simulator::Run(const plan::Plan& plan, program::Rng& rng) {
   for (kvm::Vcpu& vcpu : world_.vcpu) vcpu.cpu.amx_heeds_ts = heeds_ts;
   for (const plan::Action& action : plan.actions) {
     for (uint16_t i = action.first; i <= action.last; ++i) {
+      kvm::Vcpu& vcpu = world_.vcpu[plan.effective.steps[i].vcpu];
+      const uint64_t xfd_before = vcpu.cpu.xfd;
       if (action.kind == plan::ActionKind::kRun) {
         Guest(plan, i, action.cpl, rng);
       } else {
         Vmm(plan, i, rng);
       }
+      DrawFreed(vcpu, xfd_before, rng);
       if (plant_ != nullptr && plant_->after != nullptr) {
         plant_->after(plan.effective.steps[i], world_);
       }
+      if (after_step) after_step(i, world_);
     }
   }
   const trace::EndRecord end{};
@@ -100,6 +104,14 @@ void Simulator::DrawHint(Context& c, program::Rng& rng) {
   const size_t header = c.step.arg[1] + xstate::kHeaderOffset;
   if (row.journal == program::Journal::kArea && header + 8 <= hint_bytes_.size()) {
     xstate::WriteAt(std::span(hint_bytes_), header, rng.Next());
+  }
+}
+
+// What IA32_XFD has let go is as it was or initial (Walk::BranchTiles).
+void Simulator::DrawFreed(kvm::Vcpu& vcpu, uint64_t xfd_before, program::Rng& rng) {
+  for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
+    const bool freed = ((xfd_before & ~vcpu.cpu.xfd) >> i & 1) != 0;
+    if (freed && rng.OneIn(2)) vcpu.cpu.Initialise(static_cast<xstate::Component>(i));
   }
 }
 

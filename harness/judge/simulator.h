@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A perfect system under test: records of a plan as the oracle would write them, every choice that
-// is left to it drawn at random. What it writes must always be judged clean. A bug may be planted
-// in it: then it must not.
+// is left to it drawn at random. What it writes must always be judged clean (tests/judge). A bug
+// may be planted in it: then it must not. Exported tests take what they may expect from many such
+// runs.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "harness/judge/context.h"
@@ -32,11 +34,15 @@ class Simulator {
   // REQUIRES: no raw step.
   std::vector<uint8_t> Run(const plan::Plan& plan, program::Rng& rng);
 
+  // Called after each step, if set, with its number and the state it leaves.
+  std::function<void(uint16_t, const World&)> after_step;
+
  private:
   Context MakeContext(const plan::Plan& plan, uint16_t number, const StepRecords* hint);
   void Guest(const plan::Plan& plan, uint16_t number, uint8_t cpl, program::Rng& rng);
   void Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng);
   void DrawHint(Context& c, program::Rng& rng);
+  void DrawFreed(kvm::Vcpu& vcpu, uint64_t xfd_before, program::Rng& rng);
   void Record(const Context& c, trace::RecordKind kind, std::span<const uint8_t> head,
               std::span<const uint8_t> tail = {});
   void RecordFault(const Context& c, uint8_t vector, uint32_t error, uint64_t rip,

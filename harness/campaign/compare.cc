@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/campaign/compare.h"
+
+#include <algorithm>
+
+#include "harness/trace/kernel_log.h"
+#include "harness/trace/record.h"
+
+namespace fpswap::campaign {
+namespace {
+
+using trace::RecordKind;
+
+struct Seen {
+  RecordKind kind;
+  uint8_t vcpu;
+  uint16_t step;
+  std::vector<uint8_t> bytes;
+  bool SamePlace(const Seen& o) const { return kind == o.kind && vcpu == o.vcpu && step == o.step; }
+};
+
+// What counts of a record's bytes.
+std::vector<uint8_t> Compared(const trace::RecordView& record) {
+  std::vector<uint8_t> bytes(record.bytes.begin(), record.bytes.end());
+  if (record.kind == RecordKind::kEnd) {
+    bytes.resize(std::min<size_t>(bytes.size(), 1));  // the reason
+  } else if (record.kind == RecordKind::kKernelLog) {
+    const std::string_view log(reinterpret_cast<const char*>(record.bytes.data()),
+                               record.bytes.size());
+    bytes.clear();  // by kind and function: addresses and times never repeat
+    for (const trace::Splat& splat : trace::FindSplats(log)) {
+      bytes.insert(bytes.end(), splat.kind.begin(), splat.kind.end());
+      bytes.insert(bytes.end(), splat.place.begin(), splat.place.end());
+    }
+  }
+  return bytes;
+}
+
+std::vector<Seen> Observations(std::span<const uint8_t> records) {
+  std::vector<Seen> all;
+  trace::RecordReader reader(records);
+  trace::RecordView record;
+  while (reader.Next(record)) {
+    if (record.kind == RecordKind::kHost) continue;
+    all.push_back({record.kind, record.vcpu, record.step, Compared(record)});
+  }
+  return all;
+}
+
+const char* What(RecordKind kind) {
+  switch (kind) {
+    case RecordKind::kJournal:
+      return "bytes seen by the guest";
+    case RecordKind::kFault:
+      return "fault";
+    case RecordKind::kExit:
+      return "exit";
+    case RecordKind::kIoctl:
+      return "result of the call";
+    case RecordKind::kCanary:
+      return "the VMM's registers";
+    case RecordKind::kKernelLog:
+      return "the kernel's log";
+    default:
+      return "end";
+  }
+}
+
+}  // namespace
+
+program::Program CommonProgram(const program::Program& program,
+                               std::span<const trace::Platform* const> platforms) {
+  program::Program common = program;
+  // What one leaves out may be what a later step needed on another: until none leaves out more.
+  for (;;) {
+    const size_t before = common.steps.size();
+    for (const trace::Platform* platform : platforms) {
+      common = plan::MakePlan(common, *platform).effective;
+    }
+    if (common.steps.size() == before) return common;
+  }
+}
+
+std::optional<Difference> FirstDifference(std::span<const uint8_t> first,
+                                          std::span<const uint8_t> second) {
+  const auto a = Observations(first), b = Observations(second);
+  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
+    const Seen* x = i < a.size() ? &a[i] : nullptr;
+    const Seen* y = i < b.size() ? &b[i] : nullptr;
+    if (x != nullptr && y != nullptr && x->SamePlace(*y) && x->bytes == y->bytes) continue;
+    // One of them has something that the other lacks: the one of the earlier step.
+    if (x == nullptr || y == nullptr || !x->SamePlace(*y)) {
+      const bool in_first = y == nullptr || (x != nullptr && x->step <= y->step);
+      const Seen& only = in_first ? *x : *y;
+      Difference d{.step = only.step, .what = What(only.kind)};
+      auto& bytes = in_first ? d.first : d.second;
+      bytes.assign(only.bytes.begin(), only.bytes.begin() + static_cast<ptrdiff_t>(std::min<size_t>(
+                                                                16, only.bytes.size())));
+      return d;
+    }
+    const auto [p, q] = std::ranges::mismatch(x->bytes, y->bytes);
+    const auto offset = p - x->bytes.begin();
+    const auto piece = [&](const std::vector<uint8_t>& bytes) {
+      const auto end = std::min<ptrdiff_t>(offset + 16, static_cast<ptrdiff_t>(bytes.size()));
+      return std::vector<uint8_t>(bytes.begin() + offset, bytes.begin() + end);
+    };
+    return Difference{.step = x->step,
+                      .what = What(x->kind),
+                      .offset = static_cast<uint32_t>(offset),
+                      .first = piece(x->bytes),
+                      .second = piece(y->bytes)};
+  }
+  return {};
+}
+
+}  // namespace fpswap::campaign

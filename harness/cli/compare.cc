@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// fpswap run --target A,B,...: where targets differ on the same programs.
+#include "harness/campaign/compare.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "harness/campaign/platforms.h"
+#include "harness/cli/common.h"
+#include "harness/files/files.h"
+#include "harness/program/text.h"
+
+namespace fpswap::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using nlohmann::json;
+
+struct Side {
+  std::string name;
+  std::unique_ptr<campaign::Runner> runner;
+};
+
+// One program on all sides.
+struct Row {
+  fs::path path;
+  program::Program program;  // what all can run
+  std::vector<std::vector<uint8_t>> records;
+  std::vector<std::string> verdicts;  // "agrees", "known", "NEW"
+  // Against the first side, by side from the second on.
+  std::vector<std::optional<campaign::Difference>> differences;
+  bool Differs() const {
+    return std::ranges::any_of(differences, [](const auto& d) { return d.has_value(); });
+  }
+  bool New() const { return std::ranges::find(verdicts, "NEW") != verdicts.end(); }
+};
+
+std::vector<std::string> Split(const std::string& names) {
+  std::vector<std::string> list;
+  for (size_t begin = 0; begin <= names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    list.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return list;
+}
+
+std::expected<void, std::string> RunOn(Side& side, std::span<const triage::Known> known,
+                                       std::vector<Row>& rows) {
+  constexpr size_t kBatch = 64;
+  for (size_t first = 0; first < rows.size(); first += kBatch) {
+    const size_t count = std::min(kBatch, rows.size() - first);
+    std::vector<plan::Plan> plans;
+    for (size_t i = 0; i < count; ++i) {
+      plans.push_back(plan::MakePlan(rows[first + i].program, side.runner->platform()));
+    }
+    std::vector<const plan::Plan*> pointers;
+    for (const plan::Plan& plan : plans) pointers.push_back(&plan);
+    const auto status = side.runner->Run(
+        pointers, nullptr,
+        [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
+          Row& row = rows[first + index];
+          row.records.emplace_back(records.begin(), records.end());
+          const bool fresh =
+              triage::Sort(verdict, side.runner->platform(), known).first_new.has_value();
+          row.verdicts.emplace_back(fresh ? "NEW" : verdict.ok() ? "agrees" : "known");
+        });
+    if (!status) return status;
+  }
+  return {};
+}
+
+std::string Bytes(const std::vector<uint8_t>& bytes) {
+  return bytes.empty() ? "nothing" : fmt::format("{:02x}", fmt::join(bytes, " "));
+}
+
+std::string StepText(const Row& row, uint16_t step) {
+  if (step >= row.program.steps.size()) return fmt::format("step {}", step);
+  return fmt::format("step {} ({})", step, program::PrintStep(row.program.steps[step]));
+}
+
+std::string RowText(const Row& row, std::span<const Side> sides, size_t width) {
+  std::string text = fmt::format("{:{}}", row.path.string(), width);
+  for (size_t i = 0; i < sides.size(); ++i) {
+    const bool differs = i > 0 && row.differences[i - 1].has_value();
+    text += fmt::format("  {:{}}", row.verdicts[i] + (differs ? " *" : ""), sides[i].name.size());
+  }
+  text += '\n';
+  for (size_t i = 1; i < sides.size(); ++i) {
+    const auto& d = row.differences[i - 1];
+    if (!d) continue;
+    text += fmt::format("  * {}, {} from byte {} on: {} has {}, {} has {}\n",
+                        StepText(row, d->step), d->what, d->offset, sides[0].name, Bytes(d->first),
+                        sides[i].name, Bytes(d->second));
+  }
+  return text;
+}
+
+json RowJson(const Row& row, std::span<const Side> sides) {
+  json verdicts = json::object(), differences = json::array();
+  for (size_t i = 0; i < sides.size(); ++i) verdicts[sides[i].name] = row.verdicts[i];
+  for (size_t i = 1; i < sides.size(); ++i) {
+    const auto& d = row.differences[i - 1];
+    if (!d) continue;
+    differences.push_back({{"step", d->step},
+                           {"op", StepText(row, d->step)},
+                           {"what", d->what},
+                           {"offset", d->offset},
+                           {sides[0].name, Bytes(d->first)},
+                           {sides[i].name, Bytes(d->second)}});
+  }
+  return {{"file", row.path.string()}, {"verdicts", verdicts}, {"differences", differences}};
+}
+
+}  // namespace
+
+int Compare(const RunOptions& options, std::vector<std::pair<fs::path, program::Program>> programs,
+            unsigned bad, const Io& io) {
+  const auto known = LoadKnown(options.common);
+  if (!known) return Fail(io, kBadInput, known.error());
+  std::vector<Side> sides;
+  for (const std::string& name : Split(options.common.target)) {
+    auto target = campaign::Open(name, options.common.TargetOptions());
+    if (!target) return FailUnavailable(io, name, target.error());
+    sides.push_back({name, campaign::MakeRunner(std::move(*target))});
+  }
+  std::vector<const trace::Platform*> platforms;
+  for (const Side& side : sides) platforms.push_back(&side.runner->platform());
+  std::vector<Row> rows;
+  for (auto& [path, program] : programs) {
+    rows.push_back({.path = path, .program = campaign::CommonProgram(program, platforms)});
+  }
+  for (Side& side : sides) {
+    if (!options.common.json)
+      io.err(fmt::format("{} programs on {} ...\n", rows.size(), side.name));
+    if (auto ran = RunOn(side, *known, rows); !ran) return Fail(io, kUnavailable, ran.error());
+  }
+  size_t differ = 0, fresh = 0, width = 0, nothing = 0;
+  for (Row& row : rows) {
+    for (size_t i = 1; i < sides.size(); ++i) {
+      row.differences.push_back(campaign::FirstDifference(row.records[0], row.records[i]));
+    }
+    differ += row.Differs();
+    fresh += row.New();
+    nothing += row.program.steps.empty();
+    width = std::max(width, row.path.string().size());
+  }
+  if (options.common.json) {
+    json list = json::array(), names = json::array();
+    for (const Side& side : sides) names.push_back(side.name);
+    for (const Row& row : rows) list.push_back(RowJson(row, sides));
+    io.out(Dump({{"targets", names},
+                 {"programs", rows.size()},
+                 {"differ", differ},
+                 {"new", fresh},
+                 {"nothing_in_common", nothing},
+                 {"results", list}}));
+  } else {
+    std::string text = fmt::format("{:{}}", "", width);
+    for (const Side& side : sides) text += "  " + side.name;
+    text += '\n';
+    for (const Row& row : rows) text += RowText(row, sides, width);
+    text +=
+        fmt::format("{} programs: {} differ, {} the same on all{}; {} with new divergences\n",
+                    rows.size(), differ, rows.size() - differ - nothing,
+                    nothing > 0 ? fmt::format(", {} with no step in common", nothing) : "", fresh);
+    io.out(text);
+  }
+  return ExitOf(differ + fresh, bad);
+}
+
+}  // namespace fpswap::cli

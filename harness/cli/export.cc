@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// fpswap export: a finding or a program as a KVM selftest in C, or as a C file of its own.
+#include "harness/report/export/export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <regex>
+
+#include "harness/campaign/platforms.h"
+#include "harness/cli/common.h"
+#include "harness/files/files.h"
+#include "harness/judge/judge.h"
+#include "harness/program/text.h"
+#include "harness/trace/trace.h"
+#include "harness/triage/known.h"
+
+namespace fpswap::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using report::ExportRequest;
+
+constexpr size_t kMaxJson = 1 << 20;
+
+// What a step or a law is called in one line.
+std::string TitleOf(const judge::Divergence& d) {
+  static constexpr std::pair<judge::Relation, const char*> kWhat[] = {
+      {judge::Relation::kStale, "an old value of"},
+      {judge::Relation::kInitial, "the initial value of"},
+      {judge::Relation::kInvented, "a value nobody set of"},
+      {judge::Relation::kShifted, "shifted bytes of"},
+      {judge::Relation::kAnothers, "another's value of"},
+      {judge::Relation::kAccepted, "success instead of"},
+      {judge::Relation::kRefused, "refusal instead of"},
+  };
+  const auto row =
+      std::ranges::find(kWhat, d.relation, &std::pair<judge::Relation, const char*>::first);
+  const char* what = row == std::end(kWhat) ? "a wrong value of" : row->second;
+  const program::StepRow* step = program::FindStep(static_cast<program::Op>(d.op));
+  return fmt::format("Test that {} does not give {} {}", step == nullptr ? "KVM" : step->name, what,
+                     d.where);
+}
+
+// "  # text" before a step becomes its comment; what is in front of the first line that is no
+// comment, the head's.
+std::vector<std::string> CommentsOf(std::string_view text) {
+  std::vector<std::string> comments;
+  std::string pending;
+  static constexpr std::string_view kHeaders[] = {"fpswap", "features", "xcr0",      "pke",
+                                                  "vcpus",  "own_vm",   "own_thread"};
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    at = end + 1;
+    const size_t first = line.find_first_not_of(" \t");
+    if (first == std::string_view::npos) continue;
+    line.remove_prefix(first);
+    if (line.starts_with('#')) {
+      line.remove_prefix(1);
+      if (line.contains("SPDX-License-Identifier")) continue;
+      if (const size_t word = line.find_first_not_of(" \t"); word != std::string_view::npos) {
+        pending += (pending.empty() ? "" : " ") + std::string(line.substr(word));
+      }
+      continue;
+    }
+    const std::string_view word = line.substr(0, line.find_first_of(" \t"));
+    if (std::ranges::find(kHeaders, word) != std::end(kHeaders)) continue;
+    comments.push_back(std::exchange(pending, ""));
+  }
+  return comments;
+}
+
+std::expected<void, std::string> ReadTraceInto(const fs::path& path, ExportRequest& request,
+                                               std::optional<size_t> which) {
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
+  if (!bytes) return std::unexpected(bytes.error());
+  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
+  if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
+  request.program = trace->program;
+  request.platform = trace->platform;
+  const judge::Verdict verdict = judge::JudgeTrace(*trace);
+  if (verdict.ok()) return {};
+  const size_t index = which.value_or(0) < verdict.divergences.size() ? which.value_or(0) : 0;
+  request.divergence = verdict.divergences[index];
+  request.title = TitleOf(*request.divergence);
+  request.about = {request.divergence->words};
+  request.about.push_back(fmt::format(
+      "Seen on {}, Linux {}{}{}.", trace->platform.cpu, trace->platform.kernel,
+      trace->platform.vendor_module.empty() ? "" : ", ", trace->platform.vendor_module));
+  return {};
+}
+
+std::expected<void, std::string> ReadProgramInto(const fs::path& path, ExportRequest& request) {
+  auto program = files::ReadProgram(path);
+  if (!program) return std::unexpected(program.error());
+  const auto text = files::ReadFile(path, program::kMaxTextSize);
+  if (text) request.comments = CommentsOf(*text);
+  request.program = std::move(*program);
+  request.platform = campaign::EverythingPlatform();
+  request.title = fmt::format("Test guest FPU state: {}", path.stem().string());
+  return {};
+}
+
+// As the KVM x86 maintainers want comments: functions with brackets, the SDM without section
+// numbers, which change.
+std::string InKernelStyle(std::string text, const std::string& function) {
+  static const std::regex sections(R"(\s*\((SDM )?(vol\. \d, )?\d+\.[\d.]+(, \d+\.[\d.]+)*\))");
+  text = std::regex_replace(text, sections, "");
+  const bool plain = std::ranges::all_of(
+      function, [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+  for (size_t at = 0;
+       plain && !function.empty() && (at = text.find(function, at)) != std::string::npos;) {
+    at += function.size();
+    if (!text.substr(at).starts_with("()")) text.insert(at, "()");
+  }
+  return text;
+}
+
+// A known divergence says what it is in known.json.
+std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportRequest& request) {
+  std::error_code status;
+  if (!fs::exists(folder / "known.json", status)) return {};
+  const auto text = files::ReadFile(folder / "known.json", kMaxJson);
+  if (!text) return std::unexpected(text.error());
+  const auto known = triage::ParseKnown(*text, folder.filename().string());
+  if (!known) return std::unexpected(known.error());
+  request.title = known->title;
+  request.about.insert(request.about.begin(), InKernelStyle(known->reason, known->kernel_function));
+  if (request.divergence) return {};
+  report::ExportFocus focus;
+  for (const uint8_t op : known->ops) {
+    if (op != 0) focus.ops.push_back(static_cast<program::Op>(op));
+  }
+  for (const auto& component : known->components) {
+    if (component) focus.components |= Bit(*component);
+  }
+  // "MXCSR of the image", "header XSTATE_BV of the image"
+  if (known->where) {
+    std::string field = known->where->substr(0, known->where->find(" of "));
+    if (field.starts_with("header ")) field.erase(0, 7);
+    const bool kept = focus.components != 0 && field != *known->where;
+    if (kept && focus.ops != std::vector{program::Op::kSetFpu}) focus.field = field;
+  }
+  request.focus = focus;
+  return {};
+}
+
+std::optional<size_t> DivergenceOf(const fs::path& folder) {
+  const auto text = files::ReadFile(folder / "verdict.json", kMaxJson);
+  const auto json = nlohmann::json::parse(text.value_or(""), nullptr, false);
+  if (!json.is_object() || !json.contains("divergence")) return {};
+  return json["divergence"].is_number_unsigned()
+             ? std::optional<size_t>(json["divergence"].get<size_t>())
+             : std::nullopt;
+}
+
+}  // namespace
+
+int Export(const ExportOptions& options, const Io& io) {
+  ExportRequest request;
+  request.format =
+      options.format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
+  std::error_code status;
+  const bool folder = fs::is_directory(options.path, status);
+  fs::path path = options.path;
+  if (folder) {
+    path = fs::exists(path / "trace.fpt", status) ? path / "trace.fpt" : path / "program.fps";
+  }
+  const auto read =
+      path.extension() == ".fpt"
+          ? ReadTraceInto(path, request, folder ? DivergenceOf(options.path) : std::nullopt)
+          : ReadProgramInto(path, request);
+  if (!read) return Fail(io, kBadInput, read.error());
+  if (folder) {
+    const auto described = DescribeKnown(options.path, request);
+    if (!described) return Fail(io, kBadInput, described.error());
+  }
+  const auto text = report::ExportC(request);
+  if (!text) return Fail(io, kBadInput, fmt::format("{}: {}", path.string(), text.error()));
+  if (options.output == "-") {
+    io.out(*text);
+    return kAgrees;
+  }
+  if (auto written = files::WriteFile(options.output, *text); !written) {
+    return Fail(io, kBadInput, written.error());
+  }
+  if (options.common.json) {
+    io.out(Dump(
+        {{"file", options.output.string()}, {"format", options.format}, {"title", request.title}}));
+  }
+  return kAgrees;
+}
+
+void AddExport(CLI::App& app, Chosen& chosen) {
+  auto options = std::make_shared<ExportOptions>();
+  CLI::App* command = app.add_subcommand(
+      "export", "Write a finding or a program as a KVM selftest in C, or as a C file of its own");
+  command->footer(
+      "What the test expects comes from the model of the CPU and of KVM, never from what was "
+      "seen.\n"
+      "Of a finding only the observation that diverged is asserted; of a program every one of "
+      "which\n"
+      "the model allows exactly one value, on any machine that has what the program needs.\n"
+      "docs/export.md says how to build and run the result.");
+  command
+      ->add_option("path", options->path,
+                   "A finding, a program (.fps), a trace (.fpt) or a known divergence's folder")
+      ->required();
+  command->add_option("-o,--output", options->output, "The C file to write; - prints it")
+      ->required();
+  command
+      ->add_option("--format", options->format,
+                   "selftest: for tools/testing/selftests/kvm; c: needs no kernel tree")
+      ->check(CLI::IsMember({"selftest", "c"}))
+      ->capture_default_str();
+  AddJson(*command, options->common);
+  command->callback(
+      [options, &chosen] { chosen = [options](const Io& io) { return Export(*options, io); }; });
+}
+
+}  // namespace fpswap::cli

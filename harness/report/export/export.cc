@@ -1,0 +1,558 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/report/export/export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "harness/plan/vmm.h"
+#include "harness/report/export/host.h"
+#include "harness/report/export/texts.h"
+
+namespace fpswap::report {
+namespace {
+
+using program::Needs;
+using program::Op;
+using xstate::Component;
+
+// CPUID bits that instructions need, in the words of the selftests' processor.h, which does not
+// name them all.
+struct FeatureRow {
+  Needs needs;
+  const char* name;
+  const char* leaf;  // KVM_X86_CPU_FEATURE's arguments
+  bool in_library;
+};
+constexpr FeatureRow kFeatures[] = {
+    {Needs::kXsaveopt, "X86_FEATURE_XSAVEOPT", "0xD, 1, EAX, 0", false},
+    {Needs::kXsavec, "X86_FEATURE_XSAVEC", "0xD, 1, EAX, 1", false},
+    {Needs::kXsaves, "X86_FEATURE_XSAVES", "0xD, 1, EAX, 3", true},
+    {Needs::kAvx, "X86_FEATURE_AVX", "0x1, 0, ECX, 28", false},
+    {Needs::kAvx2, "X86_FEATURE_AVX2", "0x7, 0, EBX, 5", false},
+    {Needs::kAvx512f, "X86_FEATURE_AVX512F", "0x7, 0, EBX, 16", false},
+    {Needs::kAvx512vl, "X86_FEATURE_AVX512VL", "0x7, 0, EBX, 31", false},
+    {Needs::kAvx512bw, "X86_FEATURE_AVX512BW", "0x7, 0, EBX, 30", false},
+    {Needs::kMpx, "X86_FEATURE_MPX", "0x7, 0, EBX, 14", true},
+    {Needs::kPku, "X86_FEATURE_PKU", "0x7, 0, ECX, 3", true},
+    {Needs::kAmxTile, "X86_FEATURE_AMX_TILE", "0x7, 0, EDX, 24", true},
+    {Needs::kAmxInt8, "X86_FEATURE_AMX_INT8", "0x7, 0, EDX, 25", false},
+    {Needs::kBase, "X86_FEATURE_XFD", "0xD, 1, EAX, 4", true},
+    {Needs::kBase, "X86_FEATURE_SHSTK", "0x7, 0, ECX, 7", true},
+    {Needs::kBase, "X86_FEATURE_IBT", "0x7, 0, EDX, 20", true},
+};
+
+class Exporter {
+ public:
+  explicit Exporter(const ExportRequest& request)
+      : request_(request),
+        selftest_(request.format == ExportFormat::kSelftest),
+        p_(Predict(request.program, request.platform, selftest_)),
+        program_(p_.plan.effective) {}
+
+  std::expected<std::string, std::string> Write();
+
+ private:
+  std::string WhyNot() const;
+  void Head();
+  void Includes();
+  void Defines();
+  void Memory();
+  void Functions();
+  void Guest();
+  void Main();
+  void Requirements();
+  void Features();
+  bool Requires(const FeatureRow& feature) const;
+  std::string MigrateText() const;
+  std::vector<std::string> Vectors() const;
+
+  bool Uses(Helper helper) const { return host_.helpers.contains(helper); }
+  bool HasOp(Op op) const {
+    return std::ranges::any_of(program_.steps, [op](const auto& s) { return s.op == op; });
+  }
+  bool Contains(std::string_view word) const {
+    return host_.body.contains(word) || data_text_.contains(word) ||
+           std::ranges::any_of(guest_.body, [&](const auto& b) { return b.contains(word); });
+  }
+  bool HasNeed(Needs needs) const {
+    return std::ranges::any_of(program_.steps,
+                               [&](const auto& s) { return program::RowOf(s).needs == needs; });
+  }
+  // Whether main() has something to do with the VM later.
+  bool KeepsVm() const {
+    return selftest_ || Uses(Helper::kMigrate) || (program_.vcpus > 1 && !program_.own_vm);
+  }
+  // Whether the guest runs with CR4.PKE.
+  bool pke() const { return program_.pke && (p_.components & Bit(Component::kPkru)) != 0; }
+  bool Tiles() const { return (p_.components & xstate::kAmx) != 0; }
+  void Add(std::string_view text) { out_ += text; }
+  void Paragraph(std::string_view text) {
+    out_ += "\n";
+    out_ += text;
+  }
+
+  const ExportRequest& request_;
+  const bool selftest_;
+  const Prediction p_;
+  const program::Program& program_;
+  std::vector<StepChecks> checks_;
+  TestData data_;
+  GuestCode guest_;
+  HostCode host_;
+  std::string data_text_, out_;
+};
+
+std::string Exporter::WhyNot() const {
+  if (p_.plan.effective.steps.size() != request_.program.steps.size()) {
+    const plan::Trim& trim = p_.plan.trims.front();
+    return fmt::format("step {} can't be exported: {}", trim.step, trim.reason);
+  }
+  if (program_.vcpus > 1 && program_.own_thread) {
+    return "its vCPUs run on threads of their own (own_thread 1): exported tests have one thread";
+  }
+  if (request_.divergence && request_.divergence->law == judge::Law::kIsolation &&
+      request_.divergence->where.ends_with("of the VMM thread")) {
+    return "the divergence is in the VMM thread's own registers, which exported tests don't watch";
+  }
+  for (const program::Step& step : program_.steps) {
+    const program::StepRow& row = program::RowOf(step);
+    if (row.actor == program::Actor::kSystem) {
+      return fmt::format("{} is a call about a thread of the system, not about a vCPU", row.name);
+    }
+  }
+  return "";
+}
+
+std::expected<std::string, std::string> Exporter::Write() {
+  if (const std::string why = WhyNot(); !why.empty()) return std::unexpected(why);
+  checks_ = ChooseChecks(p_, request_);
+  if (std::ranges::all_of(checks_, &StepChecks::empty)) {
+    return std::unexpected(
+        "nothing to assert: the oracle allows more than one value of everything that the program "
+        "shows");
+  }
+  auto guest = WriteGuest(request_, p_, checks_, data_);
+  if (!guest) return std::unexpected(guest.error());
+  guest_ = std::move(*guest);
+  auto host = WriteHost(request_, p_, checks_, guest_, data_);
+  if (!host) return std::unexpected(host.error());
+  host_ = std::move(*host);
+  data_text_ = data_.Declarations();
+  Head();
+  Includes();
+  Defines();
+  Memory();
+  Functions();
+  Guest();
+  Main();
+  return out_;
+}
+
+void Exporter::Head() {
+  Add("// SPDX-License-Identifier: GPL-2.0-only\n");
+  std::string comment = "/*\n";
+  for (const std::string& line : WrapWords(request_.title, 74)) comment += " * " + line + "\n";
+  for (const std::string& paragraph : request_.about) {
+    comment += " *\n";
+    for (const std::string& line : WrapWords(paragraph, 74)) comment += " * " + line + "\n";
+  }
+  if (!selftest_) {
+    comment +=
+        " *\n * Needs no kernel tree: cc -Wall -Wextra -O2 -fno-strict-aliasing "
+        "-fno-stack-protector\n * -pthread -o test THIS_FILE. Exit status: 0 passed, 1 failed, 4 "
+        "skipped.\n";
+  }
+  Add(comment + " */\n");
+}
+
+void Exporter::Includes() {
+  if (!selftest_) {
+    Add("#define _GNU_SOURCE\n");
+    Add(texts::kCIncludes);
+    return;
+  }
+  std::vector<std::string> names = {"stdio.h", "string.h"};
+  if (Uses(Helper::kMoveToCpu) || Uses(Helper::kDirtyRegisters)) names.push_back("sched.h");
+  if (Uses(Helper::kDirtyRegisters)) names.push_back("pthread.h");
+  if (Uses(Helper::kRet)) names.push_back("errno.h");
+  std::ranges::sort(names);
+  for (const std::string& name : names) Add(fmt::format("#include <{}>\n", name));
+  Add("\n#include \"test_util.h\"\n#include \"kvm_util.h\"\n#include \"processor.h\"\n");
+}
+
+void Exporter::Defines() {
+  if (!selftest_) {
+    Paragraph(texts::kCBase);
+    if (guest_.may_fault) Paragraph(texts::kCAsmSafe);
+    Paragraph(texts::kCVm);
+    Paragraph(texts::kCRun);
+    if (Uses(Helper::kMsr)) Paragraph(texts::kCMsr);
+    if (Tiles()) Paragraph(texts::kCPermission);
+    if (Uses(Helper::kMigrate)) Paragraph(MigrateText());
+  }
+  std::string text;
+  const auto define = [&](std::string_view name, std::string_view value) {
+    text += fmt::format("#define {}{}{}\n", name, name.size() < 8 ? "\t\t" : "\t", value);
+  };
+  for (const FeatureRow& f : kFeatures) {
+    const std::string value = fmt::format("KVM_X86_CPU_FEATURE({})", f.leaf);
+    if (!Requires(f)) continue;
+    if (!selftest_) {
+      define(f.name, value);
+    } else if (!f.in_library) {
+      text += fmt::format("#ifndef {0}\n#define {0}\t{1}\n#endif\n", f.name, value);
+    }
+  }
+  if (!selftest_) {
+    static constexpr std::pair<const char*, const char*> kNumbers[] = {
+        {"MSR_IA32_XSS", "0xda0"},
+        {"MSR_IA32_XFD", "0x1c4"},
+        {"MSR_IA32_XFD_ERR", "0x1c5"},
+        {"MSR_IA32_U_CET", "0x6a0"},
+        {"MSR_IA32_S_CET", "0x6a2"},
+        {"MSR_IA32_PL0_SSP", "0x6a4"},
+        {"MSR_IA32_PL1_SSP", "0x6a5"},
+        {"MSR_IA32_PL2_SSP", "0x6a6"},
+        {"MSR_IA32_PL3_SSP", "0x6a7"},
+        {"UD_VECTOR", "6"},
+        {"NM_VECTOR", "7"},
+        {"GP_VECTOR", "13"},
+        {"PF_VECTOR", "14"},
+        {"MF_VECTOR", "16"},
+        {"AC_VECTOR", "17"},
+        {"XM_VECTOR", "19"},
+        {"X86_CR0_TS", "BIT_ULL(3)"},
+        {"X86_CR4_OSFXSR", "BIT_ULL(9)"},
+    };
+    for (const auto& [name, value] : kNumbers) {
+      if (Contains(name)) define(name, value);
+    }
+    define("X86_CR4_OSXSAVE", "BIT_ULL(18)");
+    define("X86_CR4_PKE", "BIT_ULL(22)");
+  }
+  define("XCR0", "(" + MaskText(p_.plan.xcr0) + ")");
+  if (guest_.mmio) define("MMIO_GVA", "0x20000000ul");
+  if (HasOp(Op::kExitPageFault)) define("ABSENT_GVA", "0x30000000ul");
+  if (data_.uses_images()) define("IMAGE_SIZE", Tiles() ? "12288" : "4096");
+  static constexpr std::pair<const char*, const char*> kOffsets[] = {
+      {"FCW_OFFSET", "0"},   {"FSW_OFFSET", "2"},         {"FTW_OFFSET", "4"},
+      {"FOP_OFFSET", "6"},   {"MXCSR_OFFSET", "24"},      {"ST_OFFSET", "32"},
+      {"XMM_OFFSET", "160"}, {"XSTATE_BV_OFFSET", "512"}, {"XCOMP_BV_OFFSET", "520"}};
+  std::string offsets;
+  for (const auto& [name, value] : kOffsets) {
+    const std::string_view view = name;
+    const bool init = Uses(Helper::kInitImage) && (view == "FCW_OFFSET" || view == "MXCSR_OFFSET");
+    if (init || Contains(view)) {
+      offsets += fmt::format("#define {}\t{}{}\n", name, view.size() < 16 ? "\t" : "", value);
+    }
+  }
+  if (!offsets.empty()) text += "\n/* In an XSAVE area */\n" + offsets;
+  Paragraph(text);
+}
+
+void Exporter::Memory() {
+  if (!data_text_.empty()) Paragraph(data_text_);
+  if (!data_.uses_images()) return;
+  std::string text = "/* What KVM_GET_XSAVE gives and KVM_SET_XSAVE takes. */\n";
+  for (const uint64_t n : data_.images()) {
+    text += fmt::format("static u8 image{}[IMAGE_SIZE] __aligned(64);\n", n);
+  }
+  Paragraph(text);
+}
+
+// Of the exceptions that the guest is to survive.
+std::vector<std::string> Exporter::Vectors() const {
+  std::vector<std::string> vectors;
+  for (size_t i = 0; i < guest_.vector.size(); ++i) {
+    if (guest_.vector[i].empty() || p_.steps[i].faults == 0) continue;
+    const std::string name = VectorName(p_.steps[i].vector);
+    if (std::ranges::find(vectors, name) == vectors.end()) vectors.push_back(name);
+  }
+  return vectors;
+}
+
+void Exporter::Functions() {
+  Paragraph(texts::kGuestCode);
+  if (selftest_ && !Vectors().empty()) Paragraph(texts::kFaultHandler);
+  if (guest_.copies) Paragraph(texts::kGuestCopy);
+}
+
+void Exporter::Guest() {
+  for (unsigned v = 0; v < program_.vcpus; ++v) {
+    const std::string name = program_.vcpus == 1 ? "guest_code" : fmt::format("guest_code{}", v);
+    std::string text = fmt::format("static GUEST_CODE void {}(void)\n{{\n", name);
+    if (guest_.uses_eax_edx[v]) text += "\tu32 eax, edx;\n";
+    if (guest_.uses_value[v]) text += "\tu64 value;\n";
+    if (guest_.uses_eax_edx[v] || guest_.uses_value[v]) text += "\n";
+    // A vCPU that never runs has nothing to do.
+    text += guest_.body[v].empty() ? "\tguest_exit();\n" : guest_.body[v];
+    Paragraph(text + "}\n");
+  }
+}
+
+// Whether a test has to ask for a feature of the table.
+bool Exporter::Requires(const FeatureRow& f) const {
+  switch (f.needs) {
+    case Needs::kPku:
+      return pke() || HasNeed(f.needs);
+    case Needs::kBase:  // of MSRs
+      return std::string_view(f.name) == "X86_FEATURE_XFD" ? Contains("MSR_IA32_XFD")
+                                                           : p_.supervisor != 0;
+    default:
+      return HasNeed(f.needs);
+  }
+}
+
+void Exporter::Features() {
+  for (const FeatureRow& f : kFeatures) {
+    if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
+  }
+}
+
+// Only what the program needs, beginning with what must be asked for before anything else.
+void Exporter::Requirements() {
+  if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
+  if (selftest_) {
+    Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
+    Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
+    Features();
+    if (HasOp(Op::kGetXsave2)) Add("\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n");
+    if (p_.absent != 0) {
+      Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n",
+                      MaskText(p_.absent)));
+    }
+    Add("\n");
+    return;
+  }
+  Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
+  Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
+  Add("\tTEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);\n");
+  Features();
+  if (HasOp(Op::kGetXsave2)) {
+    Add("\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
+  }
+  if (p_.absent != 0)
+    Add(fmt::format("\tTEST_REQUIRE(!(xgetbv(0) & ({})));\n", MaskText(p_.absent)));
+  Add("\n");
+}
+
+// c: the state of every vCPU into a fresh VM, in the program's order.
+std::string Exporter::MigrateText() const {
+  struct Row {
+    plan::MigrateCall call;
+    const char *ioctl, *member;
+  };
+  constexpr Row kRows[] = {
+      {plan::MigrateCall::kRegs, "REGS", "regs"},
+      {plan::MigrateCall::kSregs, "SREGS", "sregs"},
+      {plan::MigrateCall::kXcrs, "XCRS", "xcrs"},
+      {plan::MigrateCall::kEvents, "VCPU_EVENTS", "events"},
+      {plan::MigrateCall::kMpState, "MP_STATE", "mp_state"},
+      {plan::MigrateCall::kDebugregs, "DEBUGREGS", "debugregs"},
+  };
+  std::vector<std::string> msrs;
+  if (p_.supervisor != 0) msrs.push_back("MSR_IA32_XSS");
+  if (Tiles()) msrs.insert(msrs.end(), {"0x1c4 /* IA32_XFD */", "0x1c5 /* IA32_XFD_ERR */"});
+  const auto migrate = std::ranges::find(program_.steps, Op::kMigrate, &program::Step::op);
+  const auto& order = plan::kMigrateOrders[migrate->arg[0] % plan::kMigrateOrderCount];
+  std::string text = R"(/* All that a VMM carries over to a fresh vCPU. */
+struct saved {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp_state;
+	struct kvm_debugregs debugregs;
+	u8 xsave[16384];
+)";
+  if (!msrs.empty()) {
+    text += fmt::format(
+        "\tstruct {{\n\t\tstruct kvm_msrs head;\n\t\tstruct kvm_msr_entry entries[{}];\n\t}} "
+        "msrs;\n",
+        msrs.size());
+  }
+  text += R"(};
+
+static void save(struct kvm_vcpu *vcpu, struct saved *s)
+{
+	/* Complete the OUT first, or the fresh vCPU does it again. */
+	vcpu->run->immediate_exit = 1;
+	__vcpu_ioctl(vcpu, KVM_RUN, NULL);
+	vcpu->run->immediate_exit = 0;
+
+)";
+  for (const Row& row : kRows) {
+    text += fmt::format("\tvcpu_ioctl(vcpu, KVM_GET_{}, &s->{});\n", row.ioctl, row.member);
+  }
+  text += "\tvcpu_ioctl(vcpu, KVM_GET_XSAVE2, s->xsave);\n";
+  if (!msrs.empty()) {
+    text += fmt::format("\ts->msrs.head.nmsrs = {};\n", msrs.size());
+    for (size_t i = 0; i < msrs.size(); ++i) {
+      text += fmt::format("\ts->msrs.entries[{}].index = {};\n", i, msrs[i]);
+    }
+    text += fmt::format(
+        "\tTEST_ASSERT(vcpu_ioctl(vcpu, KVM_GET_MSRS, &s->msrs) == {}, \"KVM_GET_MSRS\");\n",
+        msrs.size());
+  }
+  text += "}\n\nstatic void restore(struct kvm_vcpu *vcpu, struct saved *s)\n{\n";
+  for (const plan::MigrateCall call : order.calls) {
+    switch (call) {
+      case plan::MigrateCall::kCpuid:
+        text += "\tvcpu_ioctl(vcpu, KVM_SET_CPUID2, supported_cpuid());\n";
+        break;
+      case plan::MigrateCall::kXsave:
+        text += "\tvcpu_ioctl(vcpu, KVM_SET_XSAVE, s->xsave);\n";
+        break;
+      case plan::MigrateCall::kMsrs:
+        if (!msrs.empty()) {
+          text += fmt::format(
+              "\tTEST_ASSERT(vcpu_ioctl(vcpu, KVM_SET_MSRS, &s->msrs) == {}, \"KVM_SET_MSRS\");\n",
+              msrs.size());
+        }
+        break;
+      default:
+        for (const Row& row : kRows) {
+          if (row.call == call) {
+            text += fmt::format("\tvcpu_ioctl(vcpu, KVM_SET_{}, &s->{});\n", row.ioctl, row.member);
+          }
+        }
+    }
+  }
+  return text + R"(}
+
+/* Move all vCPUs of a VM to a fresh one, over the same memory. */
+static void migrate(struct kvm_vm *vm)
+{
+	static struct saved saved[MAX_VCPUS];
+	int i, nr = vm->nr_vcpus;
+
+	for (i = 0; i < nr; i++) {
+		save(vm->vcpus[i], &saved[i]);
+		munmap(vm->vcpus[i]->run, run_size());
+		close(vm->vcpus[i]->fd);
+	}
+	close(vm->fd);
+	open_vm(vm);
+	for (i = 0; i < nr; i++) {
+		open_vcpu(vm, vm->vcpus[i]);
+		restore(vm->vcpus[i], &saved[i]);
+	}
+}
+)";
+}
+
+void Exporter::Main() {
+  const auto helper = [&](Helper which, const char* text) {
+    if (Uses(which)) Paragraph(text);
+  };
+  helper(Helper::kCheckBytes, texts::kCheckBytes);
+  helper(Helper::kCheckValue, texts::kCheckValue);
+  helper(Helper::kXstateOffset, texts::kXstateOffset);
+  helper(Helper::kAreaComponent, texts::kAreaComponent);
+  helper(Helper::kInitImage, texts::kInitImage);
+  if (data_.uses_patterns() || Uses(Helper::kFillPattern)) Paragraph(texts::kFillPattern);
+  helper(Helper::kMoveToCpu, texts::kMoveToCpu);
+  helper(Helper::kDirtyRegisters, texts::kDirtyRegisters);
+  helper(Helper::kSendInit, texts::kSendInit);
+
+  const std::string cr4 = pke() ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
+  const auto call = [&](const char* library, const char* ioctl, const char* pointer) {
+    return selftest_ ? fmt::format("\t{}(vcpu, {});\n", library, pointer)
+                     : fmt::format("\tvcpu_ioctl(vcpu, {}, {});\n", ioctl, pointer);
+  };
+  Paragraph(
+      "static void enable_xcr0(struct kvm_vcpu *vcpu)\n{\n"
+      "\tstruct kvm_xcrs xcrs = {\n\t\t.nr_xcrs = 1,\n\t\t.xcrs[0].value = XCR0,\n\t};\n"
+      "\tstruct kvm_sregs sregs;\n\n" +
+      call("vcpu_sregs_get", "KVM_GET_SREGS", "&sregs") + fmt::format("\tsregs.cr4 |= {};\n", cr4) +
+      (pke() && !selftest_
+           ? std::string("\t/* KVM may not offer PKU. */\n"
+                         "\tTEST_REQUIRE(!__vcpu_ioctl(vcpu, KVM_SET_SREGS, &sregs));\n")
+           : call("vcpu_sregs_set", "KVM_SET_SREGS", "&sregs")) +
+      call("vcpu_xcrs_set", "KVM_SET_XCRS", "&xcrs") + "}\n");
+  if (Uses(Helper::kRunGuest)) {
+    Paragraph(
+        "static void run_guest(struct kvm_vcpu *vcpu)\n{\n\tvcpu_run(vcpu);\n"
+        "\tTEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);\n"
+        "\tTEST_ASSERT(vcpu->run->io.port == EXIT_PORT, \"Wanted port 0x%x, got 0x%x\",\n"
+        "\t\t    EXIT_PORT, vcpu->run->io.port);\n}\n");
+  }
+
+  Paragraph("int main(void)\n{\n");
+  std::string vcpus, vms;
+  for (unsigned v = 0; v < program_.vcpus; ++v) {
+    vcpus += (v == 0 ? "*" : ", *") + VcpuName(program_, v);
+    if (v == 0 || program_.own_vm) vms += (v == 0 ? "*" : ", *") + VmName(program_, v);
+  }
+  if (Uses(Helper::kMpState)) Add("\tstruct kvm_mp_state mp_state;\n");
+  if (Uses(Helper::kMigrate) && selftest_) {
+    Add(fmt::format("\tstruct kvm_x86_state *state[{}];\n", program_.vcpus));
+  }
+  if (Uses(Helper::kXcrs)) Add("\tstruct kvm_xcrs xcrs;\n");
+  Add(fmt::format("\tstruct kvm_vcpu {};\n", vcpus));
+  if (KeepsVm()) Add(fmt::format("\tstruct kvm_vm {};\n", vms));
+  if (host_.body.contains("new_fpu")) Add("\tstruct kvm_fpu new_fpu;\n");
+  if (host_.body.contains("&fpu)")) Add("\tstruct kvm_fpu fpu;\n");
+  if (Uses(Helper::kRet)) Add("\tint ret;\n");
+  Add("\n");
+  Requirements();
+
+  std::vector<std::string> vm_names;
+  for (unsigned v = 0; v < program_.vcpus; ++v) {
+    const std::string vm = VmName(program_, v), vcpu = VcpuName(program_, v);
+    const std::string code = program_.vcpus == 1 ? "guest_code" : fmt::format("guest_code{}", v);
+    if (v == 0 || program_.own_vm) {
+      const std::string make = fmt::format("vm_create_with_one_vcpu(&{}, {});", vcpu, code);
+      Add(KeepsVm() ? fmt::format("\t{} = {}\n", vm, make) : "\t" + make + "\n");
+      vm_names.push_back(vm);
+    } else if (selftest_) {
+      Add(fmt::format("\t{} = vm_vcpu_add({}, {}, {});\n", vcpu, vm, v, code));
+    } else {
+      Add(fmt::format("\t{} = vm_vcpu_add({}, {});\n", vcpu, vm, code));
+    }
+  }
+  for (unsigned v = 0; v < program_.vcpus; ++v) {
+    Add(fmt::format("\tenable_xcr0({});\n", VcpuName(program_, v)));
+  }
+  for (const std::string& vector : Vectors()) {
+    for (const auto& vm : vm_names) {
+      if (!selftest_) continue;
+      Add(fmt::format("\tvm_install_exception_handler({}, {}, fault_handler);\n", vm, vector));
+    }
+  }
+  if (guest_.mmio) {
+    for (const auto& vm : vm_names) {
+      Add(selftest_ ? fmt::format("\tvirt_map({}, MMIO_GVA, MMIO_GVA, 1);\n", vm)
+                    : "\tmap_page(MMIO_GVA, MMIO_GVA);\n");
+    }
+  }
+  for (const std::string& line : data_.Fills(request_.format)) {
+    if (!line.starts_with('@')) {
+      Add("\t" + line + "\n");
+      continue;
+    }
+    for (const auto& vm : vm_names) {
+      std::string text = line.substr(1);
+      text.replace(text.find("{vm}"), 4, vm);
+      Add("\t" + text + "\n");
+    }
+  }
+  Add("\n");
+  Add(host_.body);
+  Add("\n");
+  if (selftest_) {
+    for (const auto& vm : vm_names) Add(fmt::format("\tkvm_vm_free({});\n", vm));
+  } else {
+    Add("\tprintf(\"PASS\\n\");\n");
+  }
+  Add("\treturn 0;\n}\n");
+}
+
+}  // namespace
+
+std::expected<std::string, std::string> ExportC(const ExportRequest& request) {
+  return Exporter(request).Write();
+}
+
+}  // namespace fpswap::report
