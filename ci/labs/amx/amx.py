@@ -136,9 +136,10 @@ class Amx(lab.Lab):
         if not agent.exists():
             raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
                                 store.UNAVAILABLE)
-        sources = [path for path in sorted(HERE.iterdir()) if path.suffix in (".py", ".S", ".c", ".h")]
+        sources = [HERE / name for name in ("edits.py", "door.h", "images.py", "boot.S", "relay.c")]
         return store.digest(*sources, initramfs.INIT, pathlib.Path(initramfs.__file__), agent, self.kernel.identity(),
-                            settings["bios"], settings["vga_bios"], settings["busybox"], settings["memory_mb"])[:16]
+                            ARGUMENTS, self.modules, settings["bios"], settings["vga_bios"], settings["busybox"],
+                            settings["memory_mb"])[:16]
 
     def _socket(self):
         return self.folder / f"machine-{self._key()}"
