@@ -79,7 +79,7 @@ class Amd(lab.Lab):
         store.remove(self.folder / "snapshots")
 
     def ready(self):
-        return lab.agent().exists() and self._snapshot().exists()
+        return self._snapshot().exists()
 
     def connect(self):
         snapshot = self._started()

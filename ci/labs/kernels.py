@@ -75,8 +75,11 @@ def own_kernel(bzimage, modules):
     release = release_of(bzimage)
     for folder in (modules, modules / release, modules / "lib" / "modules" / release):
         if (folder / "modules.builtin").exists() and folder.resolve().name == release:
-            config = folder / "build" / ".config"
-            return Kernel(release, bzimage, folder, folder / "modules.builtin", config if config.exists() else None)
+            # Where the build links it from, where the image still lies in its build, where distributions have it.
+            configs = [folder / "build" / ".config", *(above / ".config" for above in bzimage.parents[3:4]),
+                       bzimage.with_name(f"config-{release}")]
+            config = next((path for path in configs if path.exists()), None)
+            return Kernel(release, bzimage, folder, folder / "modules.builtin", config)
     raise store.Failure(f"{modules} does not hold the modules of {bzimage}, which is {release}: there should be "
                         f"lib/modules/{release}/modules.builtin; make modules_install INSTALL_MOD_PATH={modules}",
                         store.USAGE)

@@ -54,8 +54,12 @@ class Lab:
     def describe(self):
         """For list."""
         settings = self.settings
+        try:
+            ready = self.ready()
+        except store.Failure:  # as without an agent
+            ready = False
         return {"name": self.name, "about": settings.get("about", ""), "connect": settings["connect"],
-                "debug": settings.get("debug", []), "ready": self.ready(), "running": len(machine.running(self)),
+                "debug": settings.get("debug", []), "ready": ready, "running": len(machine.running(self)),
                 "platform": self.platform()}
 
     def platform(self):
