@@ -127,7 +127,7 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
   if (!text) return std::unexpected(text.error());
   const auto known = triage::ParseKnown(*text, folder.filename().string());
   if (!known) return std::unexpected(known.error());
-  request.title = known->title;
+  request.title = "Regression test: " + known->title;
   request.about.insert(request.about.begin(), InKernelStyle(known->reason, known->kernel_function));
   if (request.divergence) return {};
   report::ExportFocus focus;

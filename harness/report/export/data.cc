@@ -154,7 +154,7 @@ std::string TestData::Declarations() const {
                              : fmt::format("static u8 {}[{}];\n", name, size);
     }
   }
-  return text;
+  return text.substr(text.starts_with('\n') ? 1 : 0);
 }
 
 std::vector<std::string> TestData::Fills(ExportFormat format) const {
