@@ -223,6 +223,31 @@ TEST(ExportTest, SaysWhichStepHasNoCounterpartAndWhatToDo) {
   EXPECT_THAT(Exported(RequestOf("pkru.write value=1\nsse.stmxcsr\n")), HasSubstr("PKRU"));
 }
 
+// A step that is new and has no code here says so; it is never left out in silence.
+TEST(ExportTest, EveryStepIsExportedOrNamedByTheRefusal) {
+  unsigned exported = 0, refused = 0;
+  for (const program::StepRow& row : program::StepTable()) {
+    ExportRequest request = RequestOf("sse.stmxcsr\n", ExportFormat::kC);
+    program::Step step{.op = row.op};
+    for (unsigned n = 0; n < program::kArgCount; ++n) step.arg[n] = row.args[n].fallback;
+    // Behind raw code nothing is asserted.
+    const bool last = row.op == program::Op::kRaw;
+    request.program.steps.insert(request.program.steps.begin() + (last ? 1 : 0), step);
+    const auto text = ExportC(request);
+    if (text) {
+      ++exported;
+      // There is more to it than to the program without the step.
+      const std::string without = Exported(RequestOf("sse.stmxcsr\n", ExportFormat::kC));
+      EXPECT_GT(std::ranges::count(*text, ';'), std::ranges::count(without, ';')) << row.name;
+    } else {
+      ++refused;
+      EXPECT_THAT(text.error(), HasSubstr(std::string(row.name)));
+    }
+  }
+  EXPECT_GE(exported, 90u);
+  EXPECT_LE(refused, 12u);
+}
+
 TEST(ExportTest, EveryVariedProgramHasItsSelftestAndItsCFile) {
   const auto programs = Programs();
   EXPECT_GE(programs.size(), 24u);

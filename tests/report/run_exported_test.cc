@@ -123,6 +123,41 @@ constexpr Known kKnown[] = {
     {"kvm-pvm-host-xcr0", "XCR0 in the guest: expected 0x3, got"},
 };
 
+// All guest steps there are, without a KVM: each must be what an assembler knows.
+TEST(CompileExported, EveryInstructionAssembles) {
+  if (Shell("cc --version").status != 0) GTEST_SKIP() << "there is no C compiler";
+  char name[] = "/tmp/fpswap-export-XXXXXX";
+  const fs::path folder = mkdtemp(name);
+  ExportRequest request;
+  request.platform = campaign::EverythingPlatform();
+  request.title = "All guest steps";
+  request.format = ExportFormat::kC;
+  std::vector<program::Step> steps;
+  for (const program::StepRow& row : program::StepTable()) {
+    const bool exported = row.op != program::Op::kExitMsr && row.op != program::Op::kRaw;
+    if (row.actor != program::Actor::kGuest || !exported) continue;
+    program::Step step{.op = row.op};
+    for (unsigned n = 0; n < program::kArgCount; ++n) step.arg[n] = row.args[n].fallback;
+    // The three operands of a dot product must differ; 0 keeps PKRU open.
+    steps.push_back(step);
+  }
+  ASSERT_GT(steps.size(), 70u);
+  for (size_t at = 0; at < steps.size(); at += 40) {
+    const size_t end = std::min(steps.size(), at + 40);
+    request.program.steps.assign(steps.begin() + static_cast<ptrdiff_t>(at),
+                                 steps.begin() + static_cast<ptrdiff_t>(end));
+    const auto text = ExportC(request);
+    ASSERT_TRUE(text.has_value()) << text.error();
+    const fs::path file = folder / "all.c";
+    ASSERT_TRUE(files::WriteFile(file, *text).has_value());
+    const Outcome compiled =
+        Shell("cc -Wall -Wextra -Werror -O2 -fno-strict-aliasing -fno-stack-protector -c -o " +
+              (folder / "all.o").string() + " " + file.string());
+    EXPECT_EQ(compiled.status, 0) << compiled.said;
+  }
+  fs::remove_all(folder);
+}
+
 class RunKnown : public RunExported {};
 
 TEST_F(RunKnown, FailsWithTheRightWordsWhereTheDivergenceIsAndPassesElsewhere) {
