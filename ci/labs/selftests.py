@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ci/lab selftests: the kernel's own KVM selftests, built from Debian's linux-source and run in a lab's machine."""
+"""ci/lab selftests: the kernel's own selftests, built from Debian's linux-source and run in a lab's machine.
+
+A test is named by its file in tools/testing/selftests/kvm/x86 (x86_64 in older kernels); one of selftests/x86 as
+"x86/NAME"."""
 
 import pathlib
 import re
@@ -53,6 +56,7 @@ def built(series, tests):
     tree = source(series, NEEDED)
     folder = tree / "tools" / "testing" / "selftests" / "kvm"
     arch, where = ("x86", "x86") if (folder / "x86").exists() else ("x86_64", "x86_64")
+    x86 = [test for test in tests if test.startswith("x86/") and (folder.parent / f"{test}.c").exists()]
     tests = [test for test in tests if list(folder.glob(f"x86*/{test}.c"))]
     log = tree.with_name(f"{tree.name}.log")
 
@@ -61,16 +65,26 @@ def built(series, tests):
             _make(out, log, tree, "headers", "ARCH=x86")
             _make(out, log, folder, f"ARCH={arch}", "LDFLAGS=-static -pthread", f"OUTPUT={temporary}",
                   *(f"{temporary}/{where}/{test}" for test in tests))
+            for test in x86:
+                shared = folder.parent / "x86" / "xstate.c"  # of newer kernels
+                (temporary / test).parent.mkdir(exist_ok=True)
+                _run(out, log, "gcc", "-O2", "-static", "-pthread", f"-I{tree}/usr/include", f"-I{folder.parent}",
+                     "-o", temporary / f"{test}.x86", folder.parent / f"{test}.c", *([shared] if shared.exists() else []))
 
-    output = tree.with_name(f"{tree.name}_{store.digest(tests)[:8]}")
-    store.made(output, [str(tree), tests], build, f"building {', '.join(tests)} of {tree.name}; {log} tells how it goes")
-    return {test: output / where / test for test in tests}
+    output = tree.with_name(f"{tree.name}_{store.digest(tests, x86)[:8]}")
+    store.made(output, [str(tree), tests, x86], build,
+               f"building {', '.join(tests + x86)} of {tree.name}; {log} tells how it goes")
+    return {test: output / where / test for test in tests} | {test: output / f"{test}.x86" for test in x86}
 
 
 def _make(out, log, folder, *words):
-    if subprocess.run(["make", "-s", "-j2", "-C", folder, *words], stdout=out, stderr=out, check=False).returncode != 0:
+    _run(out, log, "make", "-s", "-j2", "-C", folder, *words)
+
+
+def _run(out, log, *words):
+    if subprocess.run(words, stdout=out, stderr=out, check=False).returncode != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-        raise store.Failure(f"make {words[0]} failed; {log} ends with:\n{tail}")
+        raise store.Failure(f"{words[0]} failed; {log} ends with:\n{tail}")
 
 
 def run(one):

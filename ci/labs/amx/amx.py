@@ -29,6 +29,7 @@ MEMORY_MB = 512
 HERE = pathlib.Path(__file__).parent
 CONSOLE = 5  # door.h
 START_S, SELFTEST_S = 300, 60
+KEPT_MACHINES = 2  # with different agents; 160 MB each
 
 
 class Amx(lab.Lab):
@@ -36,6 +37,7 @@ class Amx(lab.Lab):
     against Bochs' own."""
 
     family, agent_name, modules = "amx", "kvm-runner", MODULES
+    SELFTESTS = ["amx_test", "state_test", "xcr0_cpuid_test", "cpuid_test", "sync_regs_test", "x86/amx"]
 
     def build(self, options):
         suffix = self.name.partition(":")[2] or DEFAULT
@@ -88,8 +90,16 @@ class Amx(lab.Lab):
     def ready(self):
         return _answers(self._socket())
 
+    def check(self):
+        wrong = [f"{name}: {text}" for name, text in self.selftest() if text]
+        if wrong:
+            raise store.Failure(f"{self.name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
+                                + "\n".join(wrong))
+        print(f"{self.name}: the emulated CPU passes its self-test")
+        super().check()
+
     def selftest(self, leave_out=()):
-        """What Bochs' own CPU does, with no kernel in between: [(check, what is wrong or "")], and every check of edits.py.
+        """What Bochs' own CPU does, with no kernel in between: [(check, what is wrong or "")], for every check of edits.py.
 
         With `leave_out`, names of edits, of a Bochs without them."""
         program = bochs.bochs(leave_out)
@@ -136,17 +146,16 @@ class Amx(lab.Lab):
         if not agent.exists():
             raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
                                 store.UNAVAILABLE)
-        sources = [path for path in sorted(HERE.iterdir()) if path.suffix in (".py", ".S", ".c", ".h")]
+        sources = [HERE / name for name in ("edits.py", "door.h", "images.py", "boot.S", "relay.c")]
         return store.digest(*sources, initramfs.INIT, pathlib.Path(initramfs.__file__), agent, self.kernel.identity(),
-                            settings["bios"], settings["vga_bios"], settings["busybox"], settings["memory_mb"])[:16]
+                            ARGUMENTS, self.modules, settings["bios"], settings["vga_bios"], settings["busybox"],
+                            settings["memory_mb"])[:16]
 
     def _socket(self):
         return self.folder / f"machine-{self._key()}"
 
     def _boot(self, path):
         """Boots the machine that is copied. It outlives us; machine-KEY.pid says which process it is."""
-        for mark in self.folder.glob("machine-*.pid"):  # of another agent
-            _end(mark)
         store.say(f"{self.name}: booting; this takes 10 to 60 s")
         log = self.folder / "boot.log"
         log.unlink(missing_ok=True)
@@ -169,6 +178,8 @@ class Amx(lab.Lab):
         path.with_name(path.name + ".pid").write_text(str(bochs_process.pid), encoding="utf-8")
         bochs_process.stdin.close()  # from here on it is copied
         bochs_process.stdout.close()
+        for old in sorted(self.folder.glob("machine-*.pid"), key=lambda mark: mark.stat().st_mtime)[:-KEPT_MACHINES]:
+            _end(old)
 
     def _relay(self):
         output = self.folder / "relay"
@@ -287,7 +298,7 @@ def _end(mark):
     """Ends the machine that is copied, if it is the one that the file speaks of."""
     pid = int(mark.read_text(encoding="utf-8"))
     with contextlib.suppress(OSError):
-        if b"bochs" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"bochsrc" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
             store.say(f"ending machine {pid}")
             os.kill(pid, 15)
     mark.unlink()

@@ -11,6 +11,7 @@ from .. import store
 from . import apply
 
 HERE = pathlib.Path(__file__).parent
+KEPT = 4
 OPTIONS = ["--enable-cpu-level=6", "--enable-x86-64", "--enable-vmx=2", "--enable-avx", "--enable-evex", "--enable-amx",
            "--enable-protection-keys", "--enable-cet", "--enable-uintr", "--enable-repeat-speedups",
            "--enable-fast-function-calls", "--enable-handlers-chaining", "--enable-trace-linking", "--disable-smp",
@@ -24,7 +25,9 @@ def bochs(leave_out=()):
         raise store.Failure(f"building Bochs needs {', '.join(missing)}: apt-get install g++ make binutils",
                             store.UNAVAILABLE)
     tarball = pathlib.Path(store.debian("source", "bochs=3.0")[0])
-    name = "bochs" + "".join(f"-without-{edit}" for edit in leave_out)
+    inputs = [tarball, HERE / "edits.py", HERE / "apply.py", HERE / "door.h", OPTIONS, tuple(leave_out)]
+    # Clones with other edits may share the folder.
+    name = f"bochs-{store.digest(*inputs)[:16]}"
     output = store.cache() / "bochs" / name
 
     def make(temporary):
@@ -49,6 +52,10 @@ def bochs(leave_out=()):
         shutil.copy2(root / "bochs", temporary)
         store.remove(sources)
 
-    inputs = [tarball, HERE / "edits.py", HERE / "apply.py", OPTIONS, tuple(leave_out)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    return store.made(output, inputs, make, "building Bochs; this takes 2 to 10 minutes, once")
+    store.made(output, inputs, make, "building Bochs; this takes 2 to 10 minutes, once")
+    os.utime(output)
+    for old in sorted(output.parent.glob("bochs-*.key"), key=lambda key: key.with_suffix("").stat().st_mtime)[:-KEPT]:
+        for file in output.parent.glob(f"{old.stem}*"):
+            file.unlink()
+    return output
