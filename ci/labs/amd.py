@@ -94,9 +94,9 @@ class Amd(lab.Lab):
     def connect(self):
         snapshot = self._started()
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
-        machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
-                             *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
-                             "-incoming", f"file:{snapshot}"], self._env())
+        machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
+                       *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
+                       "-incoming", f"file:{snapshot}"], self._env())
 
     def enter(self):
         """A machine of its own, with a shell on its console."""
