@@ -20,6 +20,7 @@ int kvm_check_extension(int fd, int capability) {
   return ioctl(fd, KVM_CHECK_EXTENSION, capability);
 }
 int kvm_get_vcpu_mmap_size(int kvm) { return ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0); }
+int kvm_run_vcpu(int vcpu) { return ioctl(vcpu, KVM_RUN, 0); }
 int kvm_create_vcpu(int vm, int id) { return ioctl(vm, KVM_CREATE_VCPU, id); }
 
 WRAP(kvm_get_supported_cpuid, KVM_GET_SUPPORTED_CPUID)

@@ -26,7 +26,8 @@ int kvm_set_user_memory_region(int vm, void* region);
 int kvm_set_cap(int vm, void* enable_cap); /* KVM_ENABLE_CAP */
 int kvm_x86_set_msr_filter(int vm, void* filter);
 
-/* On a vCPU. KVM_RUN itself is in canary.cc. */
+/* On a vCPU. KVM_RUN as programs do it, with canaries around it, is in canary.cc. */
+int kvm_run_vcpu(int vcpu);
 int kvm_get_regs(int vcpu, void* regs);
 int kvm_set_regs(int vcpu, void* regs);
 int kvm_get_sregs(int vcpu, void* sregs);

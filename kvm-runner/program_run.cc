@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "kvm-runner/kvm_api.h"
 #include "kvm-runner/start.h"
 
 namespace fpswap::kvm {
@@ -47,7 +48,26 @@ trace::EndReason ProgramRun::Go() {
       if (step) Record(RecordKind::kHost, i, *step, trace::HostRecord{0, 0});
     }
   }
+  CompleteExits();
   return end_.value_or(EndReason::kDone);
+}
+
+// The last exits' unfinished business must not meet the next program: an OUT moves RIP on if that
+// is where the OUT was, and the next program may begin there (complete_fast_pio_out).
+// Documentation/virt/kvm/api.rst, KVM_RUN: immediate_exit completes an operation and does no more.
+void ProgramRun::CompleteExits() {
+  for (unsigned i = 0; i < plan_.vcpus && !end_; ++i) {
+    Vcpu& vcpu = VcpuOf(i);
+    VcpuThread* thread = vcpu.pending ? tools_.threads.Get(thread_of_[i]) : nullptr;
+    if (thread == nullptr) continue;
+    thread->Do([&] {
+      vcpu.run().immediate_exit = 1;
+      vcpu.run().kvm_dirty_regs = 0;
+      kvm_run_vcpu(vcpu.fd.get());
+      vcpu.run().immediate_exit = 0;
+      vcpu.pending = false;
+    });
+  }
 }
 
 void ProgramRun::Act(const wire::PlanAction& action) {
@@ -96,6 +116,7 @@ long ProgramRun::Run(Vcpu& vcpu) {
   tools_.watchdog.Unwatch();
   const bool preempted = in_time && !tools_.competitor.armed();
   if (armed) tools_.competitor.Finish();
+  vcpu.pending = result == 0;
   happened_.signalled = result == -EINTR;
   happened_.exits += result == 0;
   happened_.last_exit = vcpu.run().exit_reason;

@@ -59,6 +59,7 @@ class ProgramRun {
     return tools_.memory[plan_.own_vm ? vcpu : 0];
   }
   void Act(const wire::PlanAction& action);
+  void CompleteExits();
 
   // KVM_RUN with all that goes with it: canary, signal, plants. 0 or -errno.
   long Run(Vcpu& vcpu);

@@ -56,6 +56,9 @@ struct Vcpu {
   unsigned stale = kStaleAll;
   kvm_sregs sregs{};         // as last set or read; CS and SS by `cpl`
   bool sregs_known = false;  // CR0, CR4 and the segments are still those of `sregs`
+  // KVM has something left to do for the exit it came back with (an OUT's RIP to move on, the data
+  // of a read to take), and does it at the next KVM_RUN, whatever the registers are by then.
+  bool pending = false;
   int cpl = -1;              // -1: not known (in an exception stub, or never set)
   uint64_t xcr0 = 0;         // the start value last set, while not kStaleXcr0
 

@@ -15,7 +15,7 @@ import time
 from . import frames, initramfs, kernels, lab, machine, store
 
 DEFAULT = "6.12"
-MODULES = ["virtio_pci", "virtio_console", "kvm_amd"]
+TRANSPORT = ["virtio_pci", "virtio_console"]
 # oops=panic: after an oops in KVM locks stay held and state is half changed, and its agent is mostly dead, so nobody
 # is left to read the kernel's log; the console has the whole of it, and a fresh machine costs a fraction of a second.
 # A warning is no oops: the machine goes on, and the agent reads it. unknown_nmi_panic: QEMU's inject-nmi is our panic.
@@ -27,21 +27,27 @@ KEPT_SNAPSHOTS = 4  # of different agents
 
 
 class Amd(lab.Lab):
+    """amd:KERNEL has kvm-runner for its agent. amd-native:KERNEL has native-runner: what diverges there too is QEMU's, for
+    KVM is not in it."""
+
+    family, agent_name, modules = "amd", "kvm-runner", [*TRANSPORT, "kvm_amd"]
+    about = "kvm_amd of {} on 2 CPUs with SVM, emulated by QEMU"
     SELFTESTS = ["state_test", "xcr0_cpuid_test", "sync_regs_test"]
 
     def build(self, options):
         suffix = self.name.partition(":")[2] or DEFAULT
         own = self._own_kernel(options)
         kernel = own or kernels.debian_kernel(suffix)
-        folder = store.lab_folder(f"amd:{suffix}")
+        folder = store.lab_folder(f"{self.family}:{suffix}")
         folder.mkdir(parents=True, exist_ok=True)
-        default = folder.with_name("amd")
+        default = folder.with_name(self.family)
         if suffix == DEFAULT and not default.exists():
             default.symlink_to(folder.name)
         self.name, self.folder = folder.name, folder
-        debug, whose = kernel.debug_options(), "your" if own else "Debian's"
+        debug = kernel.debug_options()
+        whose = "your" if own else "Debian's"
         self.save({
-            "about": f"kvm_amd of {whose} kernel {kernel.release} on 2 CPUs with SVM, emulated by QEMU",
+            "about": self.about.format(f"{whose} kernel {kernel.release}"),
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
             "start_s": 180, "silence_s": 60, "debug": debug,
             "kernel": kernel.as_json(), "own": own is not None,
@@ -58,6 +64,9 @@ class Amd(lab.Lab):
             known = self.settings["kernel"]
             return kernels.own_kernel(known["bzimage"], known["modules"])
         return None
+
+    def agent(self):
+        return lab.agent().with_name(self.agent_name)
 
     def start(self):
         self._started()
@@ -131,16 +140,16 @@ class Amd(lab.Lab):
         return kernels.Kernel.from_json(self.settings["kernel"])
 
     def _snapshot(self):
-        agent = lab.agent()
+        agent = self.agent()
         if not agent.exists():
-            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
+            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
                                 store.UNAVAILABLE)
         key = store.digest(self._qemu(), self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
-                           self.settings["busybox"], agent)
+                           self.settings["busybox"], self.modules, agent)
         return self.folder / "snapshots" / key[:16]
 
     def _initramfs(self, output=None, files=None):
-        return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, MODULES, lab.agent(),
+        return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, self.modules, self.agent(),
                                    pathlib.Path(self.settings["busybox"]), files)
 
     def _boot(self, snapshot):
@@ -181,6 +190,11 @@ class Amd(lab.Lab):
     @staticmethod
     def _console(path):
         return ["-chardev", f"file,id=console,path={path or os.devnull},append=on", "-serial", "chardev:console"]
+
+
+class AmdNative(Amd):
+    family, agent_name, modules = "amd-native", "native-runner", TRANSPORT
+    about = "no KVM: the CPU that QEMU emulates for lab:amd, under {}"
 
 
 def _stream(kind="stdio,signal=off"):

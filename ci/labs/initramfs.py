@@ -35,7 +35,7 @@ def initramfs(output, kernel, modules, agent, busybox, files=None):  # pylint: d
     """`output`, an archive (not compressed: an emulator unpacks slowly) for `kernel`, made if its inputs have changed.
 
     modules: names of modules to load, in this order; what they depend on goes before them.
-    agent:   kvm-runner, a static program. It is stripped.
+    agent:   kvm-runner or native-runner, a static program. It is stripped.
     busybox: a static one, as busybox() fetches it.
     files:   {path in the archive: file}, to be found inside; executable.
 
@@ -46,7 +46,7 @@ def initramfs(output, kernel, modules, agent, busybox, files=None):  # pylint: d
     When the agent, shell or program ends, the machine powers off."""
     files = files or {}
     if not agent.exists():
-        raise store.Failure(f"{agent} is not there; build it: cmake --build build --target kvm-runner",
+        raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
                             store.UNAVAILABLE)
 
     def make(temporary):
@@ -58,7 +58,8 @@ def initramfs(output, kernel, modules, agent, busybox, files=None):  # pylint: d
         entries += [("init", program, INIT.read_bytes()), ("bin/busybox", program, busybox.read_bytes())]
         entries += [(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox") for applet in APPLETS]
         entries += [(f"modules/{name}.ko", text, contents) for name, contents in loaded]
-        entries += [("modules/order", text, order.encode()), ("bin/kvm-runner", program, _stripped(agent, temporary))]
+        entries += [("modules/order", text, order.encode()), ("bin/agent", program, _stripped(agent, temporary)),
+                    (f"bin/{agent.name}", stat.S_IFLNK | 0o777, b"agent")]
         entries += [(path.lstrip("/"), program, file.read_bytes()) for path, file in files.items()]
         temporary.write_bytes(cpio(entries))
 

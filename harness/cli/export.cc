@@ -25,23 +25,23 @@ using report::ExportRequest;
 
 constexpr size_t kMaxJson = 1 << 20;
 
-// What a step or a law is called in one line.
 std::string TitleOf(const judge::Divergence& d) {
   static constexpr std::pair<judge::Relation, const char*> kWhat[] = {
-      {judge::Relation::kStale, "an old value of"},
-      {judge::Relation::kInitial, "the initial value of"},
-      {judge::Relation::kInvented, "a value nobody set of"},
-      {judge::Relation::kShifted, "shifted bytes of"},
-      {judge::Relation::kAnothers, "another's value of"},
-      {judge::Relation::kAccepted, "success instead of"},
-      {judge::Relation::kRefused, "refusal instead of"},
+      {judge::Relation::kStale, "is not an old value"},
+      {judge::Relation::kInitial, "is not lost"},
+      {judge::Relation::kInvented, "is not made up"},
+      {judge::Relation::kShifted, "is in its place"},
+      {judge::Relation::kAnothers, "is the guest's own"},
+      {judge::Relation::kAccepted, "comes where it must"},
+      {judge::Relation::kRefused, "does not come where all is well"},
+      {judge::Relation::kWrongError, "is the right one"},
   };
   const auto row =
       std::ranges::find(kWhat, d.relation, &std::pair<judge::Relation, const char*>::first);
-  const char* what = row == std::end(kWhat) ? "a wrong value of" : row->second;
   const program::StepRow* step = program::FindStep(static_cast<program::Op>(d.op));
-  return fmt::format("Test that {} does not give {} {}", step == nullptr ? "KVM" : step->name, what,
-                     d.where);
+  return fmt::format("Test that the {} {}{}{}", d.where,
+                     row == std::end(kWhat) ? "is as it must be" : row->second,
+                     step == nullptr ? "" : ", at ", step == nullptr ? "" : step->name);
 }
 
 // "  # text" before a step becomes its comment; what is in front of the first line that is no
@@ -127,7 +127,7 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
   if (!text) return std::unexpected(text.error());
   const auto known = triage::ParseKnown(*text, folder.filename().string());
   if (!known) return std::unexpected(known.error());
-  request.title = known->title;
+  request.title = "Regression test: " + known->title;
   request.about.insert(request.about.begin(), InKernelStyle(known->reason, known->kernel_function));
   if (request.divergence) return {};
   report::ExportFocus focus;

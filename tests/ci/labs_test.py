@@ -133,7 +133,7 @@ class RootFileSystem(InAFolder):
                                       {"/tests/deep/one": self.file("one", b"1")})
         root = uncpio(archive.read_bytes())
         self.assertEqual(root["modules/order"][1], b"irqbypass\nkvm\nkvm_amd\n")
-        self.assertEqual(root["bin/kvm-runner"], (stat.S_IFREG | 0o755, b"agent"))
+        self.assertEqual(root["bin/agent"], (stat.S_IFREG | 0o755, b"agent"))
         self.assertEqual(root["init"][1], initramfs.INIT.read_bytes())
         self.assertTrue(all(stat.S_ISDIR(root[path][0]) for path in ("tests", "tests/deep")))
         self.assertEqual(root["tests/deep/one"][1], b"1")

@@ -6,6 +6,7 @@
 //
 //   0510H  read: a byte of the stream; write: a byte to it
 //   0514H  read: how many bytes wait; 0 after 2 ms in which none came. Also sends what was written
+//          write: sends what was written
 //
 // When the stream's input ends, so does the machine, with status 0. But a machine that was given a
 // socket becomes the original of copies instead: whoever connects sends a byte with four
@@ -52,8 +53,22 @@ class Door {
     return unsigned(end_ - begin_);
   }
 
+  void Flush() {
+    for (size_t at = 0; at < written_;) {
+      const ssize_t n = write(kOut, out_ + at, written_ - at);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {
+        written_ = 0;
+        End(4);  // nobody reads any more
+      }
+      at += size_t(n);
+    }
+    written_ = 0;
+  }
+
   // The end of the machine, said to who holds the copy.
   [[noreturn]] void End(int status) {
+    Flush();
     if (connection_ >= 0) {
       const unsigned char byte = (unsigned char)status;
       (void)!write(connection_, &byte, 1);
@@ -64,16 +79,6 @@ class Door {
  private:
   static constexpr int kIn = 3, kOut = 4, kConsole = 5, kSocket = 6;
   static constexpr int kWaitMs = 2, kHourMs = 3600 * 1000;
-
-  void Flush() {
-    for (size_t at = 0; at < written_;) {
-      const ssize_t n = write(kOut, out_ + at, written_ - at);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) End(4);  // nobody reads any more
-      at += size_t(n);
-    }
-    written_ = 0;
-  }
 
   // Returns in a copy, with its own stream. The original does not return.
   void Copies() {

@@ -387,6 +387,9 @@ static Bit32u xsave_area_end(Bit32u components, bool compacted)
     case Door::kData:
       door.Put((Bit8u) value);
       return;
+    case Door::kWaiting:
+      door.Flush();
+      return;
 """),
     )),
     Edit("end-at-reset", "A guest that resets its machine (panic, reboot) or powers it off ends it at once, with a status.",

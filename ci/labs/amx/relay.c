@@ -3,10 +3,12 @@
 // Inside the machine: runs an agent and carries its stream through the door, the I/O ports that the
 // edit "door" adds to Bochs. The agent's command is /agent, one word a line.
 //
-// The machine has one CPU. The relay is of the idle class, so it runs when the agent has nothing to
-// do, and waiting at the door, which stops the whole machine for up to 2 ms, takes nothing from it.
-// The short sleep after a wait in vain lets the machine's time go on, for timers: an emulator skips
-// time in which nothing runs.
+// The machine has one CPU. What the agent says goes out before it goes on: a process of the highest
+// priority carries it. Else the program that an agent is about to run would not be known outside,
+// should it take the machine down. What comes in is carried by one of the idle class, so it runs when
+// the agent has nothing to do, and waiting at the door, which stops the whole machine for up to 2 ms,
+// takes nothing from it. The short sleep after a wait in vain lets the machine's time go on, for
+// timers: an emulator skips time in which nothing runs.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -54,6 +56,25 @@ static pid_t Start(int stream) {
   return agent;
 }
 
+static void Schedule(int policy, int priority) {
+  const struct sched_param settings = {.sched_priority = priority};
+  if (sched_setscheduler(0, policy, &settings) != 0) Fail("sched_setscheduler");
+}
+
+static pid_t CarryOut(int stream) {
+  const pid_t carrier = fork();
+  if (carrier < 0) Fail("fork");
+  if (carrier > 0) return carrier;
+  Schedule(SCHED_FIFO, 1);
+  for (;;) {
+    const ssize_t n = recv(stream, buffer, sizeof buffer, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) _exit(0);
+    outsb(kData, buffer, (unsigned long)n);
+    outl(0, kWaiting);
+  }
+}
+
 int main(void) {
   int ends[2];
   if (ioperm(kData, 8, 1) != 0) Fail("ioperm");
@@ -63,23 +84,16 @@ int main(void) {
   const pid_t agent = Start(ends[1]);
   close(ends[1]);
   const int stream = ends[0];
-  const struct sched_param none = {0};
-  if (sched_setscheduler(0, SCHED_IDLE, &none) != 0) Fail("SCHED_IDLE");
-  for (;;) {
-    ssize_t n = recv(stream, buffer, sizeof buffer, MSG_DONTWAIT);
-    if (n == 0) break;
-    if (n > 0) {
-      outsb(kData, buffer, (unsigned long)n);
-      continue;
-    }
-    if (errno != EAGAIN && errno != EINTR) break;
-    unsigned waiting = inl(kWaiting);  // also sends what was written
+  const pid_t carrier = CarryOut(stream);
+  Schedule(SCHED_IDLE, 0);
+  while (waitpid(carrier, NULL, WNOHANG) == 0) {
+    unsigned waiting = inl(kWaiting);
     if (waiting > 0) {
       if (waiting > sizeof buffer) waiting = sizeof buffer;
       insb(kData, buffer, waiting);
       for (unsigned sent = 0; sent < waiting;) {
-        n = send(stream, buffer + sent, waiting - sent, MSG_NOSIGNAL);
-        if (n < 0 && errno != EINTR) Fail("the agent");
+        const ssize_t n = send(stream, buffer + sent, waiting - sent, MSG_NOSIGNAL);
+        if (n < 0 && errno != EINTR) break;  // the agent is gone, which its carrier sees too
         if (n > 0) sent += (unsigned)n;
       }
       continue;

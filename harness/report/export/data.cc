@@ -98,7 +98,8 @@ bool TestData::Find(std::span<const uint8_t> bytes, std::string& at) const {
     return true;
   };
   for (const auto& [name, source] : sources_) {
-    if (std::ranges::equal(source, bytes)) {
+    if (source.size() >= bytes.size() &&
+        std::ranges::equal(std::span(source).first(bytes.size()), bytes)) {
       at = name;
       return true;
     }
@@ -154,7 +155,7 @@ std::string TestData::Declarations() const {
                              : fmt::format("static u8 {}[{}];\n", name, size);
     }
   }
-  return text;
+  return text.substr(text.starts_with('\n') ? 1 : 0);
 }
 
 std::vector<std::string> TestData::Fills(ExportFormat format) const {

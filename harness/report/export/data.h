@@ -29,7 +29,7 @@ class TestData {
   std::string Result(const std::string& name, size_t size);
   std::string Area(const std::string& name);
   std::string Image(uint64_t number);
-  // What other text may say these bytes are, beside operands: "fpu.xmm[0]".
+  // What other text may say bytes are that these begin with, beside operands: "fpu.xmm[0]".
   void AddSource(const std::string& expression, std::span<const uint8_t> bytes);
 
   // An expression for bytes that a test expects: a piece of an operand, zeros, or a new table.

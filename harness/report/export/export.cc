@@ -129,8 +129,8 @@ std::expected<std::string, std::string> Exporter::Write() {
   checks_ = ChooseChecks(p_, request_);
   if (std::ranges::all_of(checks_, &StepChecks::empty)) {
     return std::unexpected(
-        "nothing to assert: the oracle allows more than one value of everything that the program "
-        "shows");
+        "nothing to assert: of what would show it, the oracle allows more than one value on other "
+        "machines");
   }
   auto guest = WriteGuest(request_, p_, checks_, data_);
   if (!guest) return std::unexpected(guest.error());

@@ -114,6 +114,10 @@ class GuestWriter {
       return {};
     }
     Asm a = Instruction(step, i);
+    if (a.text.empty()) {
+      return std::unexpected(fmt::format("step {} ({}) has no counterpart in an exported test", i,
+                                         program::PrintStep(step)));
+    }
     const bool safe = i < p_.known_until && (Told(i).faults != 0 || checks_[i].fault);
     if (safe) {
       code_.may_fault = true;

@@ -300,6 +300,11 @@ class HostWriter {
         return base + ".last_opcode";
       case 24:
         return base + ".mxcsr";
+      case 8:
+      case 12:
+      case 16:
+      case 20:
+        return fmt::format("*(u32 *)((u8 *)&{} + {})", base, f.offset);
       default:
         return f.home >= 160 ? fmt::format("{}.xmm[{}]", base, (f.home - 160) / 16)
                              : fmt::format("{}.fpr[{}]", base, (f.home - 32) / 16);
@@ -322,7 +327,7 @@ class HostWriter {
       // Registers side by side that are to hold what stands side by side are one assertion.
       std::vector<uint8_t> bytes = check.expected;
       size_t last = i;
-      for (size_t next = i + 1; next < checks.size() && place != Place::kFpu; ++next) {
+      for (size_t next = i + 1; next < checks.size(); ++next) {
         const Field &f = checks[next].field, &before = checks[last].field;
         if (f.scalar || f.offset != before.offset + before.size || f.component != before.component)
           break;
@@ -564,7 +569,8 @@ void HostWriter::SetFpu(const Step& step, size_t i) {
   Line("new_fpu.mxcsr = 0x{:x};", step.arg[2]);
   Ioctl(step, i, "&new_fpu");
   for (unsigned n = 0; n < 16; ++n) {
-    data_.AddSource(fmt::format("new_fpu.xmm[{}]", n), std::span(bytes).subspan(152 + 16 * n, 16));
+    data_.AddSource(fmt::format("new_fpu.xmm[{}]", n),
+                    std::span(bytes).subspan(152 + 16 * n, 16 * (16 - n)));
   }
   for (unsigned n = 0; n < 8; ++n) {
     data_.AddSource(fmt::format("new_fpu.fpr[{}]", n), std::span(bytes).subspan(16 * n, 10));

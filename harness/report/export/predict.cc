@@ -267,6 +267,7 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
         MeetStep(sorted.Of(static_cast<unsigned>(i)), p.steps[i]);
       }
       first = false;
+      ++p.runs;
     }
   }
   return p;

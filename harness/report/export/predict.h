@@ -51,6 +51,7 @@ struct Prediction {
   plan::Plan plan;           // of the smallest machine that can run the program
   trace::Platform platform;  // that machine
   std::vector<ForetoldStep> steps;
+  unsigned runs = 0;        // simulations in all
   uint64_t components = 0;  // XCR0 bits that the program needs
   uint64_t supervisor = 0;  // IA32_XSS bits
   uint64_t absent = 0;      // XCR0 bits that it needs the machine not to have

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "harness/report/export/export.h"
+
+#include <gmock/gmock.h>
+
+#include "harness/cli/cli.h"
+#include "harness/judge/judge.h"
+#include "harness/trace/trace.h"
+#include "tests/report/export_testing.h"
+
+namespace fpswap::report {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+constexpr char kAvxProgram[] = R"(vex.load256 ymm=3 pattern=0x1234
+exit.out
+vmm.get_xsave image=0
+vex.store256 ymm=3
+)";
+
+std::string Fpswap(const std::vector<std::string>& arguments, int expected) {
+  std::string out, err;
+  const cli::Io io{[&](std::string_view text) { out += text; },
+                   [&](std::string_view text) { err += text; }};
+  EXPECT_EQ(cli::Main(arguments, io), expected) << err;
+  return expected == cli::kAgrees ? out : err;
+}
+
+TEST(ExportTest, ReadsAsASelftest) {
+  const std::string text = Exported(RequestOf(kAvxProgram));
+  EXPECT_THAT(text, StartsWith("// SPDX-License-Identifier: GPL-2.0-only\n/*\n * Test of"));
+  const char* const order[] = {
+      "#include \"test_util.h\"",
+      "#define XCR0\t\t(XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_YMM)",
+      "void guest_code(void)",
+      "vmovdqu %0, %%ymm3\" : : \"m\" (pattern_1234)",
+      "guest_exit();",
+      "vmovdqu %%ymm3, %0\" : \"=m\" (ymm3)",
+      "int main(void)",
+      "TEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);",
+      "TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_AVX));",
+      "vm_create_with_one_vcpu(&vcpu, guest_code)",
+      "run_guest(vcpu);",
+      "vcpu_xsave_get(vcpu, (struct kvm_xsave *)image0);",
+      "check_bytes(\"YMM3[255:128] of KVM_GET_XSAVE\"",
+      "run_guest(vcpu);",
+      "check_bytes(\"YMM3 in the guest\", ymm3, pattern_1234, 32);"};
+  size_t at = 0;
+  for (const char* each : order) {
+    const size_t found = text.find(each, at);
+    ASSERT_NE(found, std::string::npos) << each << " is missing or out of order in\n" << text;
+    at = found;
+  }
+}
+
+TEST(ExportTest, TheCFileNeedsNoKernelTree) {
+  const std::string text = Exported(RequestOf(kAvxProgram, ExportFormat::kC));
+  EXPECT_THAT(text, Not(HasSubstr("#include \"")));
+  EXPECT_THAT(text, HasSubstr("vcpu_ioctl(vcpu, KVM_GET_XSAVE, image0);"));
+}
+
+TEST(ExportTest, GuestCodeIsTheSameInBothFormats) {
+  const auto guest = [](const std::string& text) {
+    const size_t begin = text.find("static GUEST_CODE void guest_code(void)");
+    return text.substr(begin, text.find("\n}\n", begin) - begin);
+  };
+  EXPECT_EQ(guest(Exported(RequestOf(kAvxProgram))),
+            guest(Exported(RequestOf(kAvxProgram, ExportFormat::kC))));
+}
+
+TEST(ExportTest, OnlyHelpersThatAreUsedAreThere) {
+  const std::string text = Exported(RequestOf("sse.stmxcsr\n"));
+  for (const char* unused : {"check_bytes", "xstate_offset", "fill_pattern", "kvm_asm_safe",
+                             "image0", "area", "zeros", "guest_copy"}) {
+    EXPECT_THAT(text, Not(HasSubstr(unused)));
+  }
+  EXPECT_THAT(text, HasSubstr("check_value(\"MXCSR in the guest\", mxcsr, 0x1f80);"));
+}
+
+TEST(ExportTest, ExpectedFaultsAreSurvivedWithTheRegistersIntact) {
+  const std::string text = Exported(RequestOf("sse.ldmxcsr value=0x10000\n"));
+  EXPECT_THAT(text, AllOf(HasSubstr("vector = kvm_asm_safe(\"ldmxcsr %[arg]\""),
+                          HasSubstr("vm_install_exception_handler(vm, GP_VECTOR, fault_handler);"),
+                          HasSubstr("check_value(\"Vector of LDMXCSR\", vector, GP_VECTOR);")));
+}
+
+TEST(ExportTest, ARefusedCallIsAssertedWithItsErrno) {
+  EXPECT_THAT(Exported(RequestOf("vmm.set_xcrs value=sse\n")),
+              AllOf(HasSubstr("ret = __vcpu_ioctl(vcpu, KVM_SET_XCRS, &xcrs);"),
+                    HasSubstr("TEST_ASSERT(ret == -1 && errno == EINVAL,"),
+                    HasSubstr("KVM_SET_XCRS: expected EINVAL, got %d (errno %d)")));
+}
+
+TEST(ExportTest, TilesAreAskedForFirst) {
+  const std::string text = Exported(RequestOf("amx.ldtilecfg\namx.sttilecfg\n"));
+  const size_t permission = text.find("vm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);");
+  ASSERT_NE(permission, std::string::npos);
+  EXPECT_LT(permission, text.find("TEST_REQUIRE("));
+}
+
+TEST(ExportTest, OffsetsOfComponentsComeFromTheMachine) {
+  const std::string text = Exported(RequestOf(
+      "vmm.image_write image=1 offset=2692 value=0\nvmm.image_write image=1 offset=2688 value=12\n"
+      "vmm.image_write image=1 offset=512 value=0x200\nvmm.set_xsave image=1\npkru.read\n"));
+  EXPECT_THAT(text, AllOf(HasSubstr("(image1 + xstate_offset(XFEATURE_MASK_PKRU)) = 0xc;"),
+                          HasSubstr("(image1 + XSTATE_BV_OFFSET) = XFEATURE_MASK_PKRU;"),
+                          Not(HasSubstr("2688"))));
+}
+
+TEST(ExportTest, LongPatternsAreFilledAndNotListed) {
+  const std::string text = Exported(
+      RequestOf("amx.ldtilecfg\namx.tileloadd tile=1 pattern=0x77\namx.tilestored tile=1\n"));
+  EXPECT_THAT(text, AllOf(HasSubstr("static u8 pattern_77[1024];"),
+                          HasSubstr("sync_global_to_guest(vm, pattern_77);")));
+  EXPECT_LT(std::ranges::count(text, '\n'), 200);
+}
+
+TEST(ExportTest, VcpusOfTheirOwnVmsHaveTheirOwnAreas) {
+  const std::string steps = "xsave slot=0 rfbm=x87\n1: xsave slot=0 rfbm=x87\n";
+  const std::string own = Exported(RequestOf("vcpus 2\nown_vm 1\nx87.fld\n1: x87.fld\n" + steps));
+  EXPECT_THAT(own, AllOf(HasSubstr("area0_vm0"), HasSubstr("area0_vm1"),
+                         HasSubstr("vm1 = vm_create_with_one_vcpu(&vcpu1, guest_code1);")));
+  const std::string shared = Exported(RequestOf("vcpus 2\nx87.fld\n1: x87.fld\n" + steps));
+  EXPECT_THAT(shared, AllOf(HasSubstr("vcpu1 = vm_vcpu_add(vm, 1, guest_code1);"),
+                            Not(HasSubstr("area0_vm"))));
+}
+
+TEST(ExportTest, WhatAnAreaHeldIsKeptIfALaterStepChangesIt) {
+  EXPECT_THAT(
+      Exported(RequestOf("vex.load256 ymm=1\nxsave slot=0 rfbm=avx\nvex.load256 ymm=1 pattern=7\n"
+                         "xsave slot=0 rfbm=avx\n")),
+      HasSubstr("guest_copy(area0_then, area0, AREA_SIZE);"));
+}
+
+// --- findings
+
+judge::Divergence StaleYmm(std::vector<uint8_t> seen) {
+  judge::Divergence d;
+  d.law = judge::Law::kCoherence;
+  d.step = 2;
+  d.op = static_cast<uint8_t>(program::Op::kGetXsave);
+  d.has_component = true;
+  d.component = xstate::Component::kAvx;
+  d.relation = judge::Relation::kStale;
+  d.where = "YMM3[255:128] of the image";
+  d.offset = 576 + 3 * 16;
+  d.possible.assign(16, 1);
+  d.seen = std::move(seen);
+  return d;
+}
+
+TEST(ExportTest, OfAFindingOnlyTheDivergingObservationIsAsserted) {
+  ExportRequest request = RequestOf(std::string("sse.load xmm=9 pattern=3\n") + kAvxProgram);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  request.divergence->step = 3;
+  const std::string text = Exported(request);
+  EXPECT_THAT(text, HasSubstr("check_bytes(\"YMM3[255:128] of KVM_GET_XSAVE\""));
+  const std::string body = text.substr(text.find("int main(void)"));
+  EXPECT_EQ(Count(body, "check_bytes("), 1u) << body;
+  EXPECT_EQ(Count(body, "check_value("), 0u) << body;
+}
+
+TEST(ExportTest, WhatIsExpectedDoesNotDependOnWhatWasSeen) {
+  ExportRequest one = RequestOf(kAvxProgram), other = one;
+  one.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  other.divergence = StaleYmm(std::vector<uint8_t>(16, 0xee));
+  other.divergence->possible.assign(16, 0x44);
+  EXPECT_EQ(Exported(one), Exported(other));
+}
+
+TEST(ExportTest, AFaultThatMustNotComeIsAsserted) {
+  ExportRequest request = RequestOf("sse.load xmm=9 pattern=3\nvex.load256 ymm=1 pattern=4\n");
+  judge::Divergence d;
+  d.step = 1;
+  d.op = static_cast<uint8_t>(program::Op::kVexLoad256);
+  d.relation = judge::Relation::kRefused;
+  d.where = "fault";
+  request.divergence = d;
+  EXPECT_THAT(Exported(request), HasSubstr("check_value(\"Vector of LOAD256\", vector, 0);"));
+}
+
+// Recorded on a real machine; what it showed is judged again by the oracle of now.
+TEST(ExportTest, RecordedFindingsBecomeTests) {
+  const std::filesystem::path folder = FPSWAP_SOURCE_DIR "/corpus/traces/sapphire-rapids-kvm_pvm";
+  unsigned exported = 0;
+  for (const auto& each : std::filesystem::directory_iterator(folder)) {
+    const auto bytes = files::ReadFile(each.path(), trace::kMaxTraceSize);
+    ASSERT_TRUE(bytes.has_value());
+    const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
+    ASSERT_TRUE(trace.has_value());
+    const judge::Verdict verdict = judge::JudgeTrace(*trace);
+    for (const judge::Divergence& d : verdict.divergences) {
+      ExportRequest request;
+      request.program = trace->program;
+      request.platform = trace->platform;
+      request.divergence = d;
+      for (const ExportFormat format : {ExportFormat::kSelftest, ExportFormat::kC}) {
+        request.format = format;
+        const auto text = ExportC(request);
+        exported += text.has_value();
+        // A reason is a sentence about a step, or about the whole.
+        if (!text) EXPECT_GT(text.error().size(), 20u) << each.path();
+      }
+    }
+  }
+  EXPECT_GT(exported, 60u);
+}
+
+// --- what has no counterpart
+
+TEST(ExportTest, SaysWhichStepHasNoCounterpartAndWhatToDo) {
+  EXPECT_THAT(Exported(RequestOf("exit.hlt\n")),
+              AllOf(StartsWith("error: step 0 (exit.hlt) "), HasSubstr("--format c")));
+  EXPECT_THAT(Exported(RequestOf("mpx.bndmov_store\nsse.stmxcsr\n")), HasSubstr("--format c"));
+  EXPECT_THAT(Exported(RequestOf("os.getregset\n")), HasSubstr("os.getregset"));
+  EXPECT_THAT(Exported(RequestOf("host.signal\nexit.out\nsse.stmxcsr\n")),
+              HasSubstr("step 0 (host.signal)"));
+  EXPECT_THAT(Exported(RequestOf("vcpus 2\nown_thread 1\nsse.stmxcsr\n")), HasSubstr("own_thread"));
+  EXPECT_THAT(Exported(RequestOf("pkru.write value=1\nsse.stmxcsr\n")), HasSubstr("PKRU"));
+}
+
+// A step that is new and has no code here says so; it is never left out in silence.
+TEST(ExportTest, EveryStepIsExportedOrNamedByTheRefusal) {
+  unsigned exported = 0, refused = 0;
+  for (const program::StepRow& row : program::StepTable()) {
+    ExportRequest request = RequestOf("sse.stmxcsr\n", ExportFormat::kC);
+    program::Step step{.op = row.op};
+    for (unsigned n = 0; n < program::kArgCount; ++n) step.arg[n] = row.args[n].fallback;
+    // Behind raw code nothing is asserted.
+    const bool last = row.op == program::Op::kRaw;
+    request.program.steps.insert(request.program.steps.begin() + (last ? 1 : 0), step);
+    const auto text = ExportC(request);
+    if (text) {
+      ++exported;
+      // There is more to it than to the program without the step.
+      const std::string without = Exported(RequestOf("sse.stmxcsr\n", ExportFormat::kC));
+      EXPECT_GT(std::ranges::count(*text, ';'), std::ranges::count(without, ';')) << row.name;
+    } else {
+      ++refused;
+      EXPECT_THAT(text.error(), HasSubstr(std::string(row.name)));
+    }
+  }
+  EXPECT_GE(exported, 90u);
+  EXPECT_LE(refused, 12u);
+}
+
+TEST(ExportTest, EveryVariedProgramHasItsSelftestAndItsCFile) {
+  const auto programs = Programs();
+  EXPECT_GE(programs.size(), 24u);
+  for (const auto& path : programs) {
+    for (const char* format : {"selftest", "c"}) {
+      const std::string text = Fpswap({"export", path.string(), "--format", format, "-o", "-"}, 0);
+      EXPECT_THAT(text, HasSubstr("SPDX-License-Identifier: GPL-2.0-only")) << path;
+      // Something is asserted beyond that the guest exits.
+      EXPECT_GT(Count(text.substr(text.find("int main(void)")), "check_") +
+                    Count(text, "TEST_ASSERT(ret =="),
+                0u)
+          << path;
+    }
+  }
+}
+
+TEST(ExportTest, KnownDivergencesOfKvmHaveTheirSelftestsBesideThem) {
+  const std::filesystem::path known = FPSWAP_SOURCE_DIR "/corpus/known";
+  unsigned selftests = 0;
+  for (const auto& each : std::filesystem::directory_iterator(known)) {
+    const auto path = each.path() / "selftest.c";
+    const bool kvms = each.path().filename().string().starts_with("kvm-") &&
+                      !each.path().filename().string().starts_with("kvm-pvm-");
+    EXPECT_EQ(std::filesystem::exists(path), kvms) << each.path();
+    if (!kvms) continue;
+    ++selftests;
+    const auto text = files::ReadFile(path, 1 << 20);
+    ASSERT_TRUE(text.has_value());
+    EXPECT_EQ(*text, Fpswap({"export", each.path().string(), "-o", "-"}, 0))
+        << "write it again: fpswap export " << each.path() << " -o " << path;
+  }
+  EXPECT_GE(selftests, 6u);
+}
+
+TEST(ExportTest, TheCommentsOfAProgramStandWhereItsStepsAre) {
+  const std::string text =
+      Fpswap({"export", FPSWAP_SOURCE_DIR "/corpus/known/kvm-get-xsave-stale-mxcsr", "-o", "-"}, 0);
+  const size_t comment = text.find("/* MXCSR = 0 and XMM in use, saved by an exit ... */");
+  ASSERT_NE(comment, std::string::npos);
+  EXPECT_GT(comment, text.find("guest_code(void)"));
+  EXPECT_LT(comment, text.find("ldmxcsr %0"));
+}
+
+TEST(ExportTest, BadInputIsRefused) {
+  EXPECT_THAT(Fpswap({"export", "/nowhere.fps", "-o", "-"}, cli::kBadInput),
+              HasSubstr("/nowhere.fps"));
+  EXPECT_THAT(Fpswap({"export", "x.fps", "-o", "-", "--format", "rust"}, cli::kBadInput),
+              HasSubstr("--format"));
+  Fpswap({"export", "x.fps"}, cli::kBadInput);
+}
+
+}  // namespace
+}  // namespace fpswap::report

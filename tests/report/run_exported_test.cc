@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Exported C files, compiled and run on this machine's KVM. What they say is held against the
+// judge's verdict on the same program on the same KVM: two ways to the same end that share nothing
+// but the oracle.
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness/cli/cli.h"
+#include "harness/judge/judge.h"
+#include "harness/plan/plan.h"
+#include "harness/report/export/predict.h"
+#include "harness/targets/target.h"
+#include "tests/report/export_testing.h"
+
+namespace fpswap::report {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kPassed = 0, kFailed = 1, kSkipped = 4;  // as the kernel's selftests have it
+
+struct Outcome {
+  int status = -1;
+  std::string said;
+};
+
+Outcome Shell(const std::string& command) {
+  Outcome outcome;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return outcome;
+  char buffer[4096];
+  while (fgets(buffer, sizeof(buffer), pipe) != nullptr) outcome.said += buffer;
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.status = WEXITSTATUS(status);
+  return outcome;
+}
+
+class RunExported : public testing::TestWithParam<fs::path> {
+ protected:
+  void SetUp() override {
+    if (access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "/dev/kvm is not usable";
+    if (Shell("cc --version").status != 0) GTEST_SKIP() << "there is no C compiler";
+    char name[] = "/tmp/fpswap-export-XXXXXX";
+    folder_ = mkdtemp(name);
+  }
+  void TearDown() override {
+    if (!folder_.empty()) fs::remove_all(folder_);
+  }
+
+  // Exports, compiles without a warning, and runs.
+  Outcome RunIt(const fs::path& path) {
+    const fs::path file = folder_ / "test.c";
+    const cli::Io io{[](std::string_view) {}, [](std::string_view) {}};
+    if (cli::Main({"export", path.string(), "--format", "c", "-o", file.string()}, io) != 0) {
+      return {kSkipped, "not exported"};
+    }
+    const Outcome compiled = Shell(
+        "cc -Wall -Wextra -Werror -O2 -fno-strict-aliasing -fno-stack-protector -pthread -o " +
+        (folder_ / "test").string() + " " + file.string());
+    EXPECT_EQ(compiled.status, 0) << compiled.said;
+    return Shell("timeout 60 " + (folder_ / "test").string());
+  }
+
+  fs::path folder_;
+};
+
+// What the judge says here of the program as it is exported, with the XCR0 that it needs and no
+// more; nothing where part of it can't run here.
+std::optional<judge::Verdict> VerdictHere(const program::Program& given) {
+  const program::Program program =
+      Predict(given, campaign::EverythingPlatform(), false).plan.effective;
+  targets::Options options;
+  options.runner_dir = FPSWAP_BINARY_DIR;
+  auto target = targets::OpenTarget("kvm", options);
+  if (!target) return {};
+  const trace::Platform& platform = (*target)->platform();
+  const plan::Plan plan = plan::MakePlan(program, platform);
+  if (!plan.trims.empty()) return {};
+  const plan::Plan* plans[] = {&plan};
+  std::optional<judge::Verdict> verdict;
+  judge::Judge judge(platform);
+  const auto ran = (*target)->Run(plans, [&](size_t, std::span<const uint8_t> records) {
+    verdict = judge.Check(plan, records);
+  });
+  EXPECT_TRUE(ran.has_value());
+  return verdict;
+}
+
+TEST_P(RunExported, FailsOnlyWhereTheJudgeFindsADivergence) {
+  const auto program = files::ReadProgram(GetParam());
+  ASSERT_TRUE(program.has_value());
+  const Outcome outcome = RunIt(GetParam());
+  ASSERT_TRUE(outcome.status == kPassed || outcome.status == kFailed || outcome.status == kSkipped)
+      << outcome.status << ": " << outcome.said;
+  const auto verdict = VerdictHere(*program);
+  if (verdict && verdict->ok()) EXPECT_NE(outcome.status, kFailed) << outcome.said;
+}
+
+INSTANTIATE_TEST_SUITE_P(Programs, RunExported, testing::ValuesIn(Programs()),
+                         [](const auto& info) {
+                           std::string name = info.param.stem().string();
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+// The known divergences: where they hold, the test fails and names the register; elsewhere it
+// passes.
+struct Known {
+  const char* name;
+  const char* says;
+};
+constexpr Known kKnown[] = {
+    {"kvm-get-fpu-ignores-xstate-bv", "of KVM_GET_FPU: expected"},
+    {"kvm-get-fpu-no-mxcsr", "MXCSR of KVM_GET_FPU: expected 0x1f80, got 0x0"},
+    {"kvm-get-xsave-pkru-bit", "XSTATE_BV of KVM_GET_XSAVE: expected 0x200, got 0x0"},
+    {"kvm-get-xsave-stale-mxcsr", "MXCSR of KVM_GET_XSAVE2: expected 0x1f80, got 0x0"},
+    {"kvm-set-fpu-lost", "XMM0 in the guest"},
+    {"kvm-set-fpu-no-mxcsr", "MXCSR in the guest: expected 0x9fc0, got 0x1f80"},
+    {"kvm-pvm-ldmxcsr-ud", "Vector of LDMXCSR: expected 0xd, got 0x6"},
+    {"kvm-pvm-fxsave-misaligned", "Vector of FXSAVE: expected 0xd, got 0x0"},
+    {"kvm-pvm-host-xcr0", "XCR0 in the guest: expected 0x3, got"},
+};
+
+// All guest steps there are, without a KVM: each must be what an assembler knows.
+TEST(CompileExported, EveryInstructionAssembles) {
+  if (Shell("cc --version").status != 0) GTEST_SKIP() << "there is no C compiler";
+  char name[] = "/tmp/fpswap-export-XXXXXX";
+  const fs::path folder = mkdtemp(name);
+  ExportRequest request;
+  request.platform = campaign::EverythingPlatform();
+  request.title = "All guest steps";
+  request.format = ExportFormat::kC;
+  std::vector<program::Step> steps;
+  for (const program::StepRow& row : program::StepTable()) {
+    const bool exported = row.op != program::Op::kExitMsr && row.op != program::Op::kRaw;
+    if (row.actor != program::Actor::kGuest || !exported) continue;
+    program::Step step{.op = row.op};
+    for (unsigned n = 0; n < program::kArgCount; ++n) step.arg[n] = row.args[n].fallback;
+    // The three operands of a dot product must differ; 0 keeps PKRU open.
+    steps.push_back(step);
+  }
+  ASSERT_GT(steps.size(), 70u);
+  for (size_t at = 0; at < steps.size(); at += 40) {
+    const size_t end = std::min(steps.size(), at + 40);
+    request.program.steps.assign(steps.begin() + static_cast<ptrdiff_t>(at),
+                                 steps.begin() + static_cast<ptrdiff_t>(end));
+    const auto text = ExportC(request);
+    ASSERT_TRUE(text.has_value()) << text.error();
+    const fs::path file = folder / "all.c";
+    ASSERT_TRUE(files::WriteFile(file, *text).has_value());
+    const Outcome compiled =
+        Shell("cc -Wall -Wextra -Werror -O2 -fno-strict-aliasing -fno-stack-protector -c -o " +
+              (folder / "all.o").string() + " " + file.string());
+    EXPECT_EQ(compiled.status, 0) << compiled.said;
+  }
+  fs::remove_all(folder);
+}
+
+class RunKnown : public RunExported {};
+
+TEST_F(RunKnown, FailsWithTheRightWordsWhereTheDivergenceIsAndPassesElsewhere) {
+  for (const Known& known : kKnown) {
+    SCOPED_TRACE(known.name);
+    const fs::path folder = fs::path(FPSWAP_SOURCE_DIR "/corpus/known") / known.name;
+    const auto program = files::ReadProgram(folder / "program.fps");
+    ASSERT_TRUE(program.has_value());
+    const auto verdict = VerdictHere(*program);
+    const Outcome outcome = RunIt(folder);
+    if (outcome.status == kSkipped) continue;
+    ASSERT_TRUE(verdict.has_value());
+    EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
+    if (!verdict->ok()) EXPECT_NE(outcome.said.find(known.says), std::string::npos) << outcome.said;
+  }
+}
+
+}  // namespace
+}  // namespace fpswap::report
