@@ -59,8 +59,8 @@ struct Vcpu {
   // KVM has something left to do for the exit it came back with (an OUT's RIP to move on, the data
   // of a read to take), and does it at the next KVM_RUN, whatever the registers are by then.
   bool pending = false;
-  int cpl = -1;              // -1: not known (in an exception stub, or never set)
-  uint64_t xcr0 = 0;         // the start value last set, while not kStaleXcr0
+  int cpl = -1;       // -1: not known (in an exception stub, or never set)
+  uint64_t xcr0 = 0;  // the start value last set, while not kStaleXcr0
 
   kvm_run& run() const { return *reinterpret_cast<kvm_run*>(run_page.data()); }
 };

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -64,9 +65,47 @@ void JudgeKernelLog(const plan::Plan& plan, const SortedRecords& records, Verdic
   }
 }
 
+// Whether a vCPU is run after the VMM has made its IA32_XFD disable tiles, between runs, that may
+// have been in use by then: the state that the kernel then loads has them (fpu_update_guest_xfd
+// clears them only while the guest's state is the thread's own), and its XRSTORS raises #NM.
+bool XfdSetOverTiles(const plan::Plan& plan) {
+  using enum program::Op;
+  constexpr uint64_t kTiles = Bit(xstate::Component::kTiledata);
+  std::array<bool, program::kMaxVcpus> tiles{}, armed{};
+  for (const program::Step& step : plan.effective.steps) {
+    bool& has = tiles[step.vcpu];
+    switch (step.op) {
+      case kTileloadd:
+      case kTilezero:
+      case kTdpbssd:
+      case kTdpbsud:
+      case kTdpbusd:
+      case kTdpbuud:
+      case kSetXsave:
+        has = true;
+        break;
+      case kXrstor:
+      case kXrstors:
+        has |= (step.arg[2] & kTiles) != 0;
+        break;
+      case kSetMsr:
+        if (step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd)) {
+          armed[step.vcpu] = has && (step.arg[1] & kTiles) != 0;
+        }
+        break;
+      default:
+        break;
+    }
+    const auto actor = program::RowOf(step).actor;
+    const bool runs = actor == program::Actor::kGuest || step.op == kRunImmediate;
+    if (runs && armed[step.vcpu]) return true;
+  }
+  return false;
+}
+
 // The agent was lost: with it, where it is a machine of its own, that machine. The last fatal thing
 // that its console says is the reason, else the last thing.
-void JudgeDeath(const SortedRecords& records, Verdict& verdict) {
+void JudgeDeath(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
   const std::string_view text = Text(records.end_text());
   const size_t line = std::min(text.find('\n'), text.size());
   std::string where = "agent";
@@ -83,7 +122,12 @@ void JudgeDeath(const SortedRecords& records, Verdict& verdict) {
   }
   // The agent had no time to say at which step; so none is named, lest one crash is a finding
   // for each way to begin a program.
-  verdict.Add(ExplainHealth(nullptr, records.end_step(), Relation::kDied, where, words));
+  Divergence died =
+      ExplainHealth(nullptr, records.end_step(), Relation::kDied, std::move(where), words);
+  const bool nm = last != nullptr && last->place == "restore_fpregs_from_fpstate" &&
+                  last->headline.find("#NM") != std::string::npos;
+  if (nm && XfdSetOverTiles(plan)) died.cause = "xfd-set-over-tiles";
+  verdict.Add(std::move(died));
 }
 
 void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
@@ -117,7 +161,7 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
           fmt::format("The vCPU could not be brought to its starting state: {} (errno {}).",
                       Text(records.end_text()), error));
     case EndReason::kAgentDied:
-      return JudgeDeath(records, verdict);
+      return JudgeDeath(plan, records, verdict);
   }
   report(Relation::kDied, "records",
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));

@@ -173,6 +173,7 @@ std::expected<PlatformCondition, std::string> ReadPlatform(const json& value,
   }
   condition.compacted = reader.Flag("compacted");
   condition.pkru = reader.Flag("pkru");
+  condition.xfd = reader.Flag("xfd");
   if (const json* kernel = reader.Find("kernel")) {
     Reader range(*kernel, name + ": platform: kernel");
     condition.kernel_from = Version(range, "from");
@@ -213,6 +214,7 @@ bool PlatformCondition::Holds(const trace::Platform& platform) const {
   if (cpu_family && *cpu_family != platform.cpu_family) return false;
   if (compacted && *compacted != platform.compacted) return false;
   if (pkru && *pkru != ((platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0)) return false;
+  if (xfd && *xfd != platform.host.xsave.xfd) return false;
   if (kernel_from || kernel_before) {
     const auto running = ParseKernelVersion(platform.kernel);
     if (!running) return false;

@@ -21,7 +21,7 @@
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
 //                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has
-//                it enabled), "kernel": {"from": "6.1", "before": "6.19"}
+//                it enabled), "xfd" (the CPU has it), "kernel": {"from": "6.1", "before": "6.19"}
 //
 // A Known is immutable after parsing: thread safe. Errors are sentences naming file and key.
 #pragma once
@@ -51,7 +51,7 @@ std::optional<KernelVersion> ParseKernelVersion(std::string_view release);
 struct PlatformCondition {
   std::optional<std::string> target, vendor_module, cpu_vendor;
   std::optional<uint32_t> cpu_family;
-  std::optional<bool> compacted, pkru;
+  std::optional<bool> compacted, pkru, xfd;
   std::optional<KernelVersion> kernel_from, kernel_before;  // [from, before)
   bool Holds(const trace::Platform& platform) const;
 };

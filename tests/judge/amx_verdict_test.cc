@@ -50,6 +50,39 @@ TEST_F(AmxVerdict, ATileIsStoredAsItWasLoaded) {
             "value stored by amx.sttilecfg");
 }
 
+TEST_F(AmxVerdict, AHostsNmUnderAnXfdThatTheVmmSetOverTilesHasItsCause) {
+  const std::string oops =
+      "the agent ended with status 3\n"
+      "Oops: unexpected #NM exception: 0000 [#1] PREEMPT SMP NOPTI\n"
+      "RIP: 0010:restore_fpregs_from_fpstate+0x49/0xa0\n";
+  const auto cause_of = [&](const std::string& steps, const std::string& text) {
+    const auto plan = PlanOf(steps.c_str(), platform_);
+    return judge_.Check(plan, Records(plan).End(trace::EndReason::kAgentDied, 0, text))
+        .divergences.at(0)
+        .cause;
+  };
+  const auto cause = [&](const std::string& steps) { return cause_of(steps, oops); };
+  const std::string tiles = "amx.tileloadd tile=0\n", set = "vmm.set_msr msr=xfd value=tiledata\n";
+  EXPECT_EQ(cause(tiles + set + "exit.out\n"), "xfd-set-over-tiles");
+  EXPECT_EQ(cause("vmm.set_xsave\n" + set + "vmm.run_immediate\n"), "xfd-set-over-tiles");
+  EXPECT_EQ(cause("xrstor slot=0\n" + set + "exit.out\n"), "xfd-set-over-tiles");
+  // Near misses stay as they are.
+  EXPECT_EQ(cause(tiles + set), "") << "it is not run any more";
+  EXPECT_EQ(cause(set + tiles), "") << "there were no tiles when it was set";
+  EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd value=0\nexit.out\n"), "");
+  EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd_err value=tiledata\nexit.out\n"), "");
+  EXPECT_EQ(cause(tiles + set + "vmm.set_msr msr=xfd value=0\nexit.out\n"), "");
+  EXPECT_EQ(cause("xrstor slot=0 rfbm=avx\n" + set + "exit.out\n"), "");
+  EXPECT_EQ(cause_of(tiles + set + "exit.out\n",
+                     "the agent ended with status 3\n"
+                     "Oops: unexpected #NM exception: 0000 [#1]\nRIP: 0010:other+0x1/0x2\n"),
+            "");
+  EXPECT_EQ(cause_of(tiles + set + "exit.out\n",
+                     "the agent ended with status 3\nOops: 0000 [#1]\n"
+                     "RIP: 0010:restore_fpregs_from_fpstate+0x49/0xa0\n"),
+            "");
+}
+
 TEST_F(AmxVerdict, FaultsOfAmxHaveTheirVectors) {
   const auto plan = PlanOf(
       "amx.tilezero tile=0\namx.ldtilecfg palette=2\nmsr.write msr=xfd value=tiledata\n"
