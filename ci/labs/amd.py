@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-from . import frames, initramfs, kernels, lab, machine, store
+from . import debug_kernel, frames, initramfs, kernels, lab, machine, store
 
 DEFAULT = "6.12"
 TRANSPORT = ["virtio_pci", "virtio_console"]
@@ -37,21 +37,22 @@ class Amd(lab.Lab):
     def build(self, options):
         suffix = self.name.partition(":")[2] or DEFAULT
         own = self._own_kernel(options)
-        kernel = own or kernels.debian_kernel(suffix)
+        debug = suffix.endswith("-debug") and not own
+        kernel = own or (debug_kernel.debug_kernel(suffix.removesuffix("-debug")) if debug else kernels.debian_kernel(suffix))
         folder = store.lab_folder(f"{self.family}:{suffix}")
         folder.mkdir(parents=True, exist_ok=True)
         default = folder.with_name(self.family)
         if suffix == DEFAULT and not default.exists():
             default.symlink_to(folder.name)
         self.name, self.folder = folder.name, folder
-        debug = kernel.debug_options()
-        whose = "your" if own else "Debian's"
+        options_of_kernel = kernel.debug_options()
+        whose = "your" if own else "our debug" if debug else "Debian's"
         self.save({
             "about": self.about.format(f"{whose} kernel {kernel.release}"),
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": 180, "silence_s": 60, "debug": debug,
+            "start_s": 180, "silence_s": 60, "debug": options_of_kernel,
             "kernel": kernel.as_json(), "own": own is not None,
-            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in debug else MEMORY_MB),
+            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in options_of_kernel else MEMORY_MB),
             "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
             "busybox": str(initramfs.busybox()),
         })
@@ -93,9 +94,9 @@ class Amd(lab.Lab):
     def connect(self):
         snapshot = self._started()
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
-        machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
-                             *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
-                             "-incoming", f"file:{snapshot}"], self._env())
+        machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
+                       *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
+                       "-incoming", f"file:{snapshot}"], self._env())
 
     def enter(self):
         """A machine of its own, with a shell on its console."""

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 
 from . import kernels, selftests, store
@@ -21,24 +22,26 @@ def debug_kernel(series):
     log = folder.with_name(f"{folder.name}.log")
 
     def build(temporary):
-        temporary.mkdir(parents=True)
-        words = ["make", "-s", f"-j{os.cpu_count()}", "-C", str(tree), f"O={temporary}", "ARCH=x86_64"]
+        # Kept, so that a build that was interrupted goes on where it was.
+        objects = tree.with_name(f"{tree.name}_debug_build")
+        objects.mkdir(parents=True, exist_ok=True)
+        words = ["make", "-s", f"-j{os.cpu_count()}", "-C", str(tree), f"O={objects}", "ARCH=x86_64", "LOCALVERSION=-fpswap"]
+        fragment = objects / "fragment"
+        fragment.write_text("".join(f"{line}\n" for line in settings()), encoding="utf-8")
         with open(log, "w", encoding="utf-8") as out:
-            wanted = settings()
-            fragment = temporary / "fragment"
-            fragment.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
             _make(out, log, [*words, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig"])
-            missing = set(required()) - set((temporary / ".config").read_text(encoding="utf-8").splitlines())
+            missing = set(required()) - set((objects / ".config").read_text(encoding="utf-8").splitlines())
             if missing:
                 raise store.Failure(f"{tree.name}: its Kconfig does not give {', '.join(sorted(missing))}; {CONFIG} is to "
                                     f"be mended")
-            _make(out, log, [*words, "LOCALVERSION=-fpswap-debug", "bzImage", "modules"])
-            _make(out, log, [*words, "LOCALVERSION=-fpswap-debug", f"INSTALL_MOD_PATH={temporary}/installed",
-                             "modules_install"])
+            _make(out, log, [*words, "bzImage", "modules"])
+            _make(out, log, [*words, f"INSTALL_MOD_PATH={temporary}", "modules_install"])
+        shutil.copy(objects / "arch" / "x86" / "boot" / "bzImage", temporary)
+        shutil.copy(objects / ".config", temporary / f"config-{kernels.release_of(temporary / 'bzImage')}")
 
     store.made(folder, [str(tree), CONFIG], build, f"building a debug kernel of {tree.name}, many minutes; {log} tells "
                                                    f"how it goes")
-    return kernels.own_kernel(folder / "arch" / "x86" / "boot" / "bzImage", folder / "installed")
+    return kernels.own_kernel(folder / "bzImage", folder)
 
 
 def settings():

@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import pathlib
 import select
 import signal
 import subprocess
@@ -19,20 +20,13 @@ def dies_with_us():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve(lab, command, env=None):
+def serve(command, env=None):
     """Runs `command` with our stdin and stdout as its own, to the end of it or of stdin. Nothing is relayed."""
-    running = lab.folder / "running"
-    running.mkdir(exist_ok=True)
-    mark = running / str(os.getpid())
-    mark.touch()
-    try:
-        with subprocess.Popen(command, env=env, preexec_fn=dies_with_us) as machine:
-            # When the machine is gone the stream's end must be seen at once.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            _until_either_ends(machine)
-            machine.kill()
-    finally:
-        mark.unlink(missing_ok=True)
+    with subprocess.Popen(command, env=env, preexec_fn=dies_with_us) as machine:
+        # When the machine is gone the stream's end must be seen at once.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _until_either_ends(machine)
+        machine.kill()
 
 
 def _until_either_ends(machine):
@@ -46,18 +40,21 @@ def _until_either_ends(machine):
 
 
 def running(lab):
-    """The processes that hold one of the lab's machines."""
-    found = []
-    for mark in (lab.folder / "running").glob("*"):
-        try:
-            words = open(f"/proc/{mark.name}/cmdline", "rb").read().split(b"\0")
-        except OSError:
-            words = []
-        if b"connect" in words and lab.name.encode() in words:
-            found.append(int(mark.name))
-        else:  # it was killed, and its number may be another's by now
-            mark.unlink(missing_ok=True)
-    return found
+    """The processes that hold one of the lab's machines: those that are `ci/lab connect` of it. Files that they leave
+    would stay behind, for they are killed more often than not."""
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _connects(pid, lab)]
+
+
+def _connects(pid, lab):
+    try:
+        *_, program, verb, name = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        if (pathlib.PurePath(program).name, verb) != ("lab", "connect"):
+            return False
+        words = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except (OSError, ValueError):  # it has ended, or is another user's, or has no three words
+        return False
+    environment = dict(word.partition("=")[::2] for word in words)
+    return store.lab_folder(name, environment).resolve() == lab.folder.resolve()
 
 
 def stop(lab):

@@ -28,15 +28,15 @@ def say(sentence):
     print(f"ci/lab: {sentence}", file=sys.stderr, flush=True)
 
 
-def cache():
+def cache(environment=os.environ):
     """$FPSWAP_CACHE, or ~/.cache/fpswap."""
-    base = os.environ.get("FPSWAP_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fpswap")
+    base = environment.get("FPSWAP_CACHE") or os.path.join(
+        environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fpswap")
     return pathlib.Path(base).absolute()
 
 
-def lab_folder(name):
-    return cache() / "labs" / name
+def lab_folder(name, environment=os.environ):
+    return cache(environment) / "labs" / name
 
 
 def digest(*inputs):

@@ -222,6 +222,24 @@ class Command(InAFolder):
                 self.assertEqual(done.returncode, code)
                 self.assertIn(sentence, done.stderr)
 
+    def test_machines_that_run_are_counted_and_stopped(self):
+        def running():
+            return {one["name"]: one["running"] for one in json.loads(self.lab("list", "--json").stdout)}
+
+        for name in ("here", "there"):
+            # One that, unlike cat, does not replace the process that connects.
+            store.lab_folder(name).mkdir(parents=True)
+            (store.lab_folder(name) / "lab.json").write_text(json.dumps({"connect": ["cat"]}))
+        fake = self.file("lab", b"#!/bin/sh\nread line\n")
+        fake.chmod(0o755)
+        with subprocess.Popen([fake, "connect", "here"], stdin=subprocess.PIPE) as connected:
+            while b"connect" not in pathlib.Path(f"/proc/{connected.pid}/cmdline").read_bytes():
+                time.sleep(0.01)
+            self.assertEqual(running(), {"here": 1, "there": 0})
+            self.lab("stop", "here")
+            self.assertEqual(connected.wait(), -signal.SIGTERM)
+        self.assertEqual(running(), {"here": 0, "there": 0})
+
     def test_connect_is_the_agents_stream(self):
         self.lab("add", "here", "--", "cat", "-u")
         done = subprocess.run([REPOSITORY / "ci" / "lab", "connect", "here"], input=b"frames", capture_output=True,
@@ -232,11 +250,10 @@ class Command(InAFolder):
 class Machine(InAFolder):
     """machine.serve with a program for the emulator: whoever goes, nothing stays behind."""
 
-    PROGRAM = ("import pathlib, sys; sys.path.insert(0, sys.argv[1]); from labs import lab, machine; "
-               "one = lab.Lab('here'); machine.GRACE_S = 0.2; machine.serve(one, sys.argv[2:])")
+    PROGRAM = ("import sys; sys.path.insert(0, sys.argv[1]); from labs import machine; "
+               "machine.GRACE_S = 0.2; machine.serve(sys.argv[2:])")
 
     def serve(self, *command):
-        (self.folder / "cache/labs/here").mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(REPOSITORY / "ci"), *command],
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(process.stdout.close)
