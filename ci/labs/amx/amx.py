@@ -28,6 +28,7 @@ ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic nokaslr tsc=reliable no_timer_ch
 MEMORY_MB = 512
 HERE = pathlib.Path(__file__).parent
 CONSOLE = 5  # door.h
+SHELL = ["/bin/busybox", "sh", "-c", "busybox --install -s /bin; exec sh -i 2>&1"]
 START_S, SELFTEST_S = 300, 60
 KEPT_MACHINES = 2  # with different agents; 160 MB each
 
@@ -71,8 +72,7 @@ class Amx(lab.Lab):
         return None
 
     def agent(self):
-        own = lab.agent()
-        return own if self.agent_name == "kvm-runner" else own.with_name(self.agent_name)
+        return lab.agent().with_name(self.agent_name)
 
     def start(self):
         """The path of the socket of the machine that is copied, booted if it does not run."""
@@ -135,7 +135,13 @@ class Amx(lab.Lab):
         return int(status[0]) if status and status[0].isdigit() else None, text
 
     def enter(self):
-        raise store.Failure("there is no shell in this machine yet: its console goes one way", store.UNAVAILABLE)
+        """A machine of its own, with a shell for its agent: no terminal, as its console goes one way."""
+        log = self.folder / "shell.log"
+        print(f"It boots, which takes 10 to 60 s; its console is {log}. End the shell with exit.", flush=True)
+        with tempfile.TemporaryDirectory() as folder, open(log, "wb") as console:
+            place = pathlib.Path(folder)
+            archive = self._initramfs(place / "initramfs", self._files(place / "agent", SHELL))
+            return _bochs(self._machine(place, archive, "fpswap.run=/bin/relay"), console).wait()
 
     @property
     def kernel(self):
@@ -159,7 +165,8 @@ class Amx(lab.Lab):
         store.say(f"{self.name}: booting; this takes 10 to 60 s")
         log = self.folder / "boot.log"
         log.unlink(missing_ok=True)
-        archive = self._initramfs(self.folder / "initramfs", {"/bin/relay": self._relay(), "/agent": self._agent_line()})
+        files = self._files(self.folder / "agent", [f"/bin/{self.agent_name}"])
+        archive = self._initramfs(self.folder / "initramfs", files)
         command = self._machine(self.folder, archive, "fpswap.run=/bin/relay")
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener, open(log, "ab") as console, \
@@ -181,15 +188,12 @@ class Amx(lab.Lab):
         for old in sorted(self.folder.glob("machine-*.pid"), key=lambda mark: mark.stat().st_mtime)[:-KEPT_MACHINES]:
             _end(old)
 
-    def _relay(self):
-        output = self.folder / "relay"
-        return store.made(output, [HERE / "relay.c"], lambda temporary: subprocess.run(
+    def _files(self, path, command):
+        """What a machine with an agent has inside. `path` is where relay.c's /agent is written."""
+        path.write_text("".join(f"{word}\n" for word in command), encoding="utf-8")
+        relay = store.made(self.folder / "relay", [HERE / "relay.c"], lambda temporary: subprocess.run(
             ["gcc", "-O2", "-static", "-o", temporary, HERE / "relay.c"], check=True), "building the relay")
-
-    def _agent_line(self):
-        path = self.folder / "agent"
-        path.write_text(f"/bin/{self.agent_name}\n", encoding="utf-8")
-        return path
+        return {"/bin/relay": relay, "/agent": path}
 
     def _initramfs(self, output, files):
         if self.agent_name != "kvm-runner":

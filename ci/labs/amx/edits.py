@@ -348,6 +348,17 @@ static Bit32u xsave_area_end(Bit32u components, bool compacted)
 
 """),
          )),
+    Edit("msr-canonical", "Whether an address in an MSR is canonical is a question of the CPU's greatest width (57 bits with LA57), "
+         "not of CR4.LA57. Bochs asks CR4.LA57, so a guest's WRMSR faults where a CPU's does not.", "msr_canonical", (
+             *(after(file, "#define LOG_THIS BX_CPU_THIS_PTR", """
+#define IS_CANONICAL_MSR(value) IsCanonicalToWidth(value, BX_CPUID_SUPPORT_ISA_EXTENSION(BX_ISA_LA57) ? 57 : 48)
+""") for file in ("cpu/msr.cc", "cpu/vmx.cc")),
+             swap("cpu/msr.cc", "! IsCanonical(val_64)", "! IS_CANONICAL_MSR(val_64)", 14),
+             *(swap("cpu/vmx.cc", f"IsCanonical({field})", f"IS_CANONICAL_MSR({field})")
+               for state in ("host_state->", "guest.")
+               for field in (f"{state}sysenter_esp_msr", f"{state}sysenter_eip_msr", f"{state}msr_ia32_s_cet",
+                             f"{state}interrupt_ssp_table_address")),
+         )),
     Edit("posted-interrupt-alignment", "The posted-interrupt descriptor is aligned to 64 bytes, not to a page (vol. 3, "
          "27.2.1.1). Without this no VM with an in-kernel irqchip is entered.", KVM, (
              swap("cpu/vmx.cc", "      if (! IsValidPageAlignedPhyAddr(vm->pid_addr)) {",

@@ -5,10 +5,10 @@
 //
 // The machine has one CPU. What the agent says goes out before it goes on: a process of the highest
 // priority carries it. Else the program that an agent is about to run would not be known outside,
-// should it take the machine down. What comes in is carried by one of the idle class, so it runs when
-// the agent has nothing to do, and waiting at the door, which stops the whole machine for up to 2 ms,
-// takes nothing from it. The short sleep after a wait in vain lets the machine's time go on, for
-// timers: an emulator skips time in which nothing runs.
+// should it take the machine down. What comes in is carried by one of the idle class, so it runs
+// when the agent has nothing to do, and waiting at the door, which stops the whole machine for up
+// to 2 ms, takes nothing from it. The short sleep after a wait in vain lets the machine's time go
+// on, for timers: an emulator skips time in which nothing runs.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

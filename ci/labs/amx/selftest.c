@@ -29,6 +29,7 @@ enum {
   kAll = kX87 | kSse | kAvx | kOpmask | kZmmHi256 | kHi16Zmm | kPkru | kCfg | kData
 };
 enum { kXfd = 0x1c4, kXfdErr = 0x1c5, kPkrs = 0x6e1, kXss = 0xda0 };
+static const u32 kKernelGsBase = 0xc0000102;
 enum { kTables = 0x802000 };  // images.py: PAGES
 
 // Faults: the handler notes what came and goes on at `resume`.
@@ -613,6 +614,17 @@ static void CheckPkruPages(void) {
   SetCr4(Cr4() & ~(u64)(1 << 24));
 }
 
+static void CheckMsrCanonical(void) {
+  u32 r[4];
+  Cpuid(7, 0, r);
+  EXPECT(r[2] & 1 << 16, 1 << 16);  // LA57
+  EXPECT(Cr4() & 1 << 12, 0);
+  EXPECT(Wrmsr(kKernelGsBase, 1ull << 48), kNone);
+  EXPECT(Rdmsr(kKernelGsBase), 1ull << 48);
+  EXPECT(Wrmsr(kKernelGsBase, 1ull << 56), kGp);
+  EXPECT(Wrmsr(kKernelGsBase, 0), kNone);
+}
+
 // mov $value, %eax; ret
 static void WriteCode(u8* at, u32 value) {
   at[0] = 0xb8;
@@ -697,6 +709,7 @@ static const struct {
     {"sttilecfg", CheckSttilecfg},
     {"tdp_signs", CheckTdpSigns},
     {"pkru_pages", CheckPkruPages},
+    {"msr_canonical", CheckMsrCanonical},
     {"changed_code", CheckChangedCode},
     {"split_code", CheckSplitCode},
     {"xsave_probe", CheckXsaveProbe},
