@@ -62,7 +62,6 @@ class Exporter {
   void Guest();
   void Main();
   void Requirements();
-  void Features();
   bool Requires(const FeatureRow& feature) const;
   std::string MigrateText() const;
   std::vector<std::string> Vectors() const;
@@ -304,36 +303,25 @@ bool Exporter::Requires(const FeatureRow& f) const {
   }
 }
 
-void Exporter::Features() {
+// Only what the program needs, beginning with what must be asked for before anything else.
+void Exporter::Requirements() {
+  if (!selftest_) {
+    Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
+    Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
+  }
+  if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
+  if (selftest_) Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
+  Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
   for (const FeatureRow& f : kFeatures) {
     if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
   }
-}
-
-// Only what the program needs, beginning with what must be asked for before anything else.
-void Exporter::Requirements() {
-  if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
-  if (selftest_) {
-    Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
-    Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
-    Features();
-    if (HasOp(Op::kGetXsave2)) Add("\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n");
-    if (p_.absent != 0) {
-      Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n",
-                      MaskText(p_.absent)));
-    }
-    Add("\n");
-    return;
-  }
-  Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
-  Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
-  Add("\tTEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);\n");
-  Features();
   if (HasOp(Op::kGetXsave2)) {
-    Add("\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
+    Add(selftest_ ? "\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n"
+                  : "\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
   }
-  if (p_.absent != 0)
-    Add(fmt::format("\tTEST_REQUIRE(!(xgetbv(0) & ({})));\n", MaskText(p_.absent)));
+  if (p_.absent != 0) {
+    Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n", MaskText(p_.absent)));
+  }
   Add("\n");
 }
 

@@ -518,6 +518,13 @@ static inline int kvm_cpu_has(struct cpu_feature f)
 	return e && (&e->eax)[f.reg] >> f.bit & 1;
 }
 
+static inline u64 kvm_cpu_supported_xcr0(void)
+{
+	struct kvm_cpuid_entry2 *e = find_cpuid(supported_cpuid(), 0xd, 0);
+
+	return e ? e->eax | (u64)e->edx << 32 : 0;
+}
+
 static void open_vm(struct kvm_vm *vm)
 {
 	struct kvm_userspace_memory_region region = {
