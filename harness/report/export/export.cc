@@ -230,7 +230,9 @@ void Exporter::Defines() {
     define("X86_CR4_OSXSAVE", "BIT_ULL(18)");
     define("X86_CR4_PKE", "BIT_ULL(22)");
   }
-  define("XCR0", "(" + MaskText(p_.plan.xcr0) + ")");
+  std::string xcr0 = MaskText(p_.plan.xcr0);
+  if (xcr0.size() > 72) xcr0.replace(xcr0.rfind(" | ", 72), 3, " | \\\n\t\t\t ");
+  define("XCR0", "(" + xcr0 + ")");
   if (guest_.mmio) define("MMIO_GVA", "0x20000000ul");
   if (HasOp(Op::kExitPageFault)) define("ABSENT_GVA", "0x30000000ul");
   if (data_.uses_images()) define("IMAGE_SIZE", Tiles() ? "12288" : "4096");
@@ -436,6 +438,7 @@ void Exporter::Main() {
   };
   helper(Helper::kCheckBytes, texts::kCheckBytes);
   helper(Helper::kCheckValue, texts::kCheckValue);
+  helper(Helper::kCheckBits, texts::kCheckBits);
   helper(Helper::kXstateOffset, texts::kXstateOffset);
   helper(Helper::kAreaComponent, texts::kAreaComponent);
   helper(Helper::kInitImage, texts::kInitImage);

@@ -92,6 +92,13 @@ const char kCheckValue[] = R"c(static void check_value(const char *name, u64 see
 }
 )c";
 
+const char kCheckBits[] = R"c(static void check_bits(const char *name, u64 seen, u64 bits)
+{
+	TEST_ASSERT((seen & bits) == bits, "%s: expected bits 0x%lx, got 0x%lx", name,
+		    (unsigned long)bits, (unsigned long)seen);
+}
+)c";
+
 const char kXstateOffset[] =
     R"c(/* Offset of a component in a standard-format XSAVE area of this CPU. */
 static u32 xstate_offset(u64 xfeature)
