@@ -148,7 +148,9 @@ judge::Divergence StaleYmm(std::vector<uint8_t> seen) {
   d.relation = judge::Relation::kStale;
   d.where = "YMM3[255:128] of the image";
   d.offset = 576 + 3 * 16;
-  d.possible.assign(16, 1);
+  std::vector<uint8_t> loaded(32);
+  program::FillPattern(0x1234, loaded);
+  d.possible.assign(loaded.begin() + 16, loaded.end());
   d.seen = std::move(seen);
   return d;
 }
@@ -168,8 +170,27 @@ TEST(ExportTest, WhatIsExpectedDoesNotDependOnWhatWasSeen) {
   ExportRequest one = RequestOf(kAvxProgram), other = one;
   one.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
   other.divergence = StaleYmm(std::vector<uint8_t>(16, 0xee));
-  other.divergence->possible.assign(16, 0x44);
   EXPECT_EQ(Exported(one), Exported(other));
+}
+
+TEST(ExportTest, AFindingEndsWithTheObservationThatDiverged) {
+  ExportRequest request = RequestOf(kAvxProgram);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  EXPECT_THAT(Exported(request), Not(HasSubstr("vmovdqu %%ymm3")));
+}
+
+TEST(ExportTest, ADivergenceThatHoldsOnlyUnderASuppositionIsRefused) {
+  ExportRequest request = RequestOf(kAvxProgram);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  request.divergence->possible.assign(16, 0);  // as if the guest had run with another XCR0
+  EXPECT_THAT(Exported(request), StartsWith("error: nothing to assert"));
+}
+
+TEST(ExportTest, ARefusedCallOnTheWayToAFindingIsNoFailure) {
+  ExportRequest request = RequestOf(
+      "vex.load256 ymm=3 pattern=0x1234\nvmm.set_xcrs value=sse\nvmm.get_xsave image=0\n");
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  EXPECT_THAT(Exported(request), HasSubstr("TEST_ASSERT(ret == -1 && errno == EINVAL,"));
 }
 
 TEST(ExportTest, AFaultThatMustNotComeIsAsserted) {

@@ -543,7 +543,13 @@ void Exporter::Main() {
 }  // namespace
 
 std::expected<std::string, std::string> ExportC(const ExportRequest& request) {
-  return Exporter(request).Write();
+  ExportRequest cut = request;
+  // What comes behind the observation that diverged has no part in it.
+  if (cut.divergence && ShowsAtItsStep(*cut.divergence)) {
+    const size_t end = std::min(cut.program.steps.size(), size_t{cut.divergence->step} + 1);
+    cut.program.steps.resize(end);
+  }
+  return Exporter(cut).Write();
 }
 
 }  // namespace fpswap::report

@@ -390,7 +390,8 @@ class HostWriter {
   void Ioctl(const Step& step, size_t i, const std::string& pointer) {
     const CallRow* row = CallOf(step.op);
     const std::string vcpu = Vcpu(step.vcpu);
-    const bool refused = i < p_.known_until && checks_[i].result && p_.steps[i].result < 0;
+    // A refusal is asserted even where the test is about something else: it is its precondition.
+    const bool refused = i < p_.known_until && p_.steps[i].one_result && p_.steps[i].result < 0;
     const bool open = i < p_.known_until && !p_.steps[i].one_result;
     if (open) return Line("__vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
     if (refused) {
