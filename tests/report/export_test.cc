@@ -136,6 +136,13 @@ TEST(ExportTest, WhatAnAreaHeldIsKeptIfALaterStepChangesIt) {
       HasSubstr("guest_copy(area0_then, area0, AREA_SIZE);"));
 }
 
+// A register that an instruction writes behind the compiler's back is one that it goes on to use.
+TEST(ExportTest, InstructionsTellAllRegistersThatTheyWrite) {
+  EXPECT_THAT(Exported(RequestOf("exit.cpuid\nsse.stmxcsr\n")), HasSubstr("\"rbx\", \"rcx\""));
+  EXPECT_THAT(Exported(RequestOf("xgetbv ecx=0\n")), HasSubstr("\"=a\" (eax), \"=d\" (edx)"));
+  EXPECT_THAT(Exported(RequestOf("exit.page_fault\nsse.stmxcsr\n")), HasSubstr("\"testl $1, "));
+}
+
 // --- findings
 
 judge::Divergence StaleYmm(std::vector<uint8_t> seen) {

@@ -516,13 +516,16 @@ Asm GuestWriter::Exit(const Step& step, size_t i) {
               "\"memory\"",
               ""};
     case Op::kExitCpuid:
-      code_.uses_eax_edx[step.vcpu] = true;
-      return {
-          "cpuid", {"\"=a\" (eax)", "\"=d\" (edx)"}, {In("a", "0xd"), In("c", "0")}, "\"rbx\"", ""};
+      // All four registers are written: what the compiler is not told of it takes for unchanged.
+      return {"xor %%ecx, %%ecx\\n\\tcpuid",
+              {"\"=a\" (eax)", "\"=d\" (edx)"},
+              {In("a", "0xd")},
+              "\"rbx\", \"rcx\"",
+              ""};
     case Op::kExitHlt:
       return {"hlt", {}, {}, "", ""};
     case Op::kExitPageFault:
-      return {step.arg[0] != 0 ? "movl %%eax, (%0)" : "movl (%0), %%eax",
+      return {step.arg[0] != 0 ? "movl %%eax, (%0)" : "testl $1, (%0)",
               {},
               {In("r", "ABSENT_GVA")},
               "",
