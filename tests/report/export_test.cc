@@ -136,6 +136,13 @@ TEST(ExportTest, WhatAnAreaHeldIsKeptIfALaterStepChangesIt) {
       HasSubstr("guest_copy(area0_then, area0, AREA_SIZE);"));
 }
 
+// A register that an instruction writes behind the compiler's back is one that it goes on to use.
+TEST(ExportTest, InstructionsTellAllRegistersThatTheyWrite) {
+  EXPECT_THAT(Exported(RequestOf("exit.cpuid\nsse.stmxcsr\n")), HasSubstr("\"rbx\", \"rcx\""));
+  EXPECT_THAT(Exported(RequestOf("xgetbv ecx=0\n")), HasSubstr("\"=a\" (eax), \"=d\" (edx)"));
+  EXPECT_THAT(Exported(RequestOf("exit.page_fault\nsse.stmxcsr\n")), HasSubstr("\"testl $1, "));
+}
+
 // --- findings
 
 judge::Divergence StaleYmm(std::vector<uint8_t> seen) {
@@ -148,7 +155,9 @@ judge::Divergence StaleYmm(std::vector<uint8_t> seen) {
   d.relation = judge::Relation::kStale;
   d.where = "YMM3[255:128] of the image";
   d.offset = 576 + 3 * 16;
-  d.possible.assign(16, 1);
+  std::vector<uint8_t> loaded(32);
+  program::FillPattern(0x1234, loaded);
+  d.possible.assign(loaded.begin() + 16, loaded.end());
   d.seen = std::move(seen);
   return d;
 }
@@ -168,8 +177,27 @@ TEST(ExportTest, WhatIsExpectedDoesNotDependOnWhatWasSeen) {
   ExportRequest one = RequestOf(kAvxProgram), other = one;
   one.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
   other.divergence = StaleYmm(std::vector<uint8_t>(16, 0xee));
-  other.divergence->possible.assign(16, 0x44);
   EXPECT_EQ(Exported(one), Exported(other));
+}
+
+TEST(ExportTest, AFindingEndsWithTheObservationThatDiverged) {
+  ExportRequest request = RequestOf(kAvxProgram);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  EXPECT_THAT(Exported(request), Not(HasSubstr("vmovdqu %%ymm3")));
+}
+
+TEST(ExportTest, ADivergenceThatHoldsOnlyUnderASuppositionIsRefused) {
+  ExportRequest request = RequestOf(kAvxProgram);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  request.divergence->possible.assign(16, 0);  // as if the guest had run with another XCR0
+  EXPECT_THAT(Exported(request), StartsWith("error: nothing to assert"));
+}
+
+TEST(ExportTest, ARefusedCallOnTheWayToAFindingIsNoFailure) {
+  ExportRequest request = RequestOf(
+      "vex.load256 ymm=3 pattern=0x1234\nvmm.set_xcrs value=sse\nvmm.get_xsave image=0\n");
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  EXPECT_THAT(Exported(request), HasSubstr("TEST_ASSERT(ret == -1 && errno == EINVAL,"));
 }
 
 TEST(ExportTest, AFaultThatMustNotComeIsAsserted) {

@@ -114,7 +114,7 @@ struct Known {
 constexpr Known kKnown[] = {
     {"kvm-get-fpu-ignores-xstate-bv", "of KVM_GET_FPU: expected"},
     {"kvm-get-fpu-no-mxcsr", "MXCSR of KVM_GET_FPU: expected 0x1f80, got 0x0"},
-    {"kvm-get-xsave-pkru-bit", "XSTATE_BV of KVM_GET_XSAVE: expected 0x200, got 0x0"},
+    {"kvm-get-xsave-pkru-bit", "XSTATE_BV of KVM_GET_XSAVE: expected bits 0x200, got 0x0"},
     {"kvm-get-xsave-stale-mxcsr", "MXCSR of KVM_GET_XSAVE2: expected 0x1f80, got 0x0"},
     {"kvm-set-fpu-lost", "XMM0 in the guest"},
     {"kvm-set-fpu-no-mxcsr", "MXCSR in the guest: expected 0x9fc0, got 0x1f80"},

@@ -69,7 +69,7 @@ static GUEST_CODE void guest_code(void)
 	/* ... then XMM initial, MXCSR 1F80H and AVX in use. */
 	asm volatile("vmovdqu %0, %%ymm0" : : "m" (pattern_3370));
 	asm volatile("xsavec (%0)"
-		     : : "r" (area0), "a" ((u32)(XFEATURE_MASK_YMM)), "d" (0) : "memory");
+		     : : "r" (area0), "a" ((u32)XFEATURE_MASK_YMM), "d" (0) : "memory");
 	asm volatile("xrstor (%0)" : : "r" (area0), "a" (-1), "d" (-1) : "memory");
 	guest_exit();
 

@@ -33,6 +33,10 @@ struct StepChecks {
 enum class Seen { kNothing, kValue, kArea, kFxArea, kImage, kFpu, kXcrs, kMsr };
 Seen SeenAt(const program::Step& step);
 
+// Whether a divergence is seen at the step that it is told of: not where it is one of the system as
+// a whole, or of a call whose loss shows later.
+bool ShowsAtItsStep(const judge::Divergence& divergence);
+
 // The checks of all steps.
 std::vector<StepChecks> ChooseChecks(const Prediction& prediction, const ExportRequest& request);
 

@@ -62,7 +62,6 @@ class Exporter {
   void Guest();
   void Main();
   void Requirements();
-  void Features();
   bool Requires(const FeatureRow& feature) const;
   std::string MigrateText() const;
   std::vector<std::string> Vectors() const;
@@ -231,7 +230,9 @@ void Exporter::Defines() {
     define("X86_CR4_OSXSAVE", "BIT_ULL(18)");
     define("X86_CR4_PKE", "BIT_ULL(22)");
   }
-  define("XCR0", "(" + MaskText(p_.plan.xcr0) + ")");
+  std::string xcr0 = MaskText(p_.plan.xcr0);
+  if (xcr0.size() > 72) xcr0.replace(xcr0.rfind(" | ", 72), 3, " | \\\n\t\t\t ");
+  define("XCR0", "(" + xcr0 + ")");
   if (guest_.mmio) define("MMIO_GVA", "0x20000000ul");
   if (HasOp(Op::kExitPageFault)) define("ABSENT_GVA", "0x30000000ul");
   if (data_.uses_images()) define("IMAGE_SIZE", Tiles() ? "12288" : "4096");
@@ -304,36 +305,25 @@ bool Exporter::Requires(const FeatureRow& f) const {
   }
 }
 
-void Exporter::Features() {
+// Only what the program needs, beginning with what must be asked for before anything else.
+void Exporter::Requirements() {
+  if (!selftest_) {
+    Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
+    Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
+  }
+  if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
+  if (selftest_) Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
+  Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
   for (const FeatureRow& f : kFeatures) {
     if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
   }
-}
-
-// Only what the program needs, beginning with what must be asked for before anything else.
-void Exporter::Requirements() {
-  if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
-  if (selftest_) {
-    Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
-    Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
-    Features();
-    if (HasOp(Op::kGetXsave2)) Add("\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n");
-    if (p_.absent != 0) {
-      Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n",
-                      MaskText(p_.absent)));
-    }
-    Add("\n");
-    return;
-  }
-  Add("\tkvm_fd = open(\"/dev/kvm\", O_RDWR | O_CLOEXEC);\n");
-  Add("\tTEST_REQUIRE(kvm_fd >= 0);\n");
-  Add("\tTEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);\n");
-  Features();
   if (HasOp(Op::kGetXsave2)) {
-    Add("\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
+    Add(selftest_ ? "\tTEST_REQUIRE(kvm_has_cap(KVM_CAP_XSAVE2));\n"
+                  : "\tTEST_REQUIRE(ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) > 0);\n");
   }
-  if (p_.absent != 0)
-    Add(fmt::format("\tTEST_REQUIRE(!(xgetbv(0) & ({})));\n", MaskText(p_.absent)));
+  if (p_.absent != 0) {
+    Add(fmt::format("\tTEST_REQUIRE(!(kvm_cpu_supported_xcr0() & ({})));\n", MaskText(p_.absent)));
+  }
   Add("\n");
 }
 
@@ -448,6 +438,7 @@ void Exporter::Main() {
   };
   helper(Helper::kCheckBytes, texts::kCheckBytes);
   helper(Helper::kCheckValue, texts::kCheckValue);
+  helper(Helper::kCheckBits, texts::kCheckBits);
   helper(Helper::kXstateOffset, texts::kXstateOffset);
   helper(Helper::kAreaComponent, texts::kAreaComponent);
   helper(Helper::kInitImage, texts::kInitImage);
@@ -552,7 +543,13 @@ void Exporter::Main() {
 }  // namespace
 
 std::expected<std::string, std::string> ExportC(const ExportRequest& request) {
-  return Exporter(request).Write();
+  ExportRequest cut = request;
+  // What comes behind the observation that diverged has no part in it.
+  if (cut.divergence && ShowsAtItsStep(*cut.divergence)) {
+    const size_t end = std::min(cut.program.steps.size(), size_t{cut.divergence->step} + 1);
+    cut.program.steps.resize(end);
+  }
+  return Exporter(cut).Write();
 }
 
 }  // namespace fpswap::report

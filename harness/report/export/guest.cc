@@ -60,7 +60,9 @@ std::string High(uint64_t value) {
 // EDX:EAX as a mask of components, in words where it is short.
 std::vector<std::string> EdxEax(uint64_t mask) {
   if (mask == ~uint64_t{0} || (mask >> 32) != 0) return {In("a", Low(mask)), In("d", High(mask))};
-  return {In("a", mask == 0 ? "0" : "(u32)(" + MaskText(mask) + ")"), In("d", "0")};
+  if (mask == 0) return {In("a", "0"), In("d", "0")};
+  const std::string text = MaskText(mask);
+  return {In("a", text.contains(" | ") ? "(u32)(" + text + ")" : "(u32)" + text), In("d", "0")};
 }
 
 class GuestWriter {
@@ -244,12 +246,25 @@ class GuestWriter {
 
   static std::string Wrapped(const std::string& head, const std::string& tail) {
     if (Width(head + tail) <= 90) return head + tail;
-    // The rest stands under the first argument.
-    const size_t open = head.find('(');
-    const size_t column = Width(head.substr(0, open + 1));
-    std::string trimmed = head;
-    while (trimmed.ends_with(' ')) trimmed.pop_back();
-    return trimmed + "\n" + std::string(column / 8, '\t') + std::string(column % 8, ' ') + tail;
+    // The rest stands under the first argument, in as many lines as it needs.
+    const size_t column = Width(head.substr(0, head.find('(') + 1));
+    const std::string indent = std::string(column / 8, '\t') + std::string(column % 8, ' ');
+    std::string text = head;
+    while (text.ends_with(' ')) text.pop_back();
+    std::string line;
+    for (size_t at = 0; at < tail.size();) {
+      const size_t comma = tail.find("), ", at);
+      const size_t end = comma == std::string::npos ? tail.size() : comma + 3;
+      const std::string part = tail.substr(at, end - at);
+      if (!line.empty() && column + line.size() + part.size() > 92) {
+        while (line.ends_with(' ')) line.pop_back();
+        text += "\n" + indent + line;
+        line.clear();
+      }
+      line += part;
+      at = end;
+    }
+    return text + "\n" + indent + line;
   }
 
   static std::string PlainText(Asm a) {
@@ -501,13 +516,16 @@ Asm GuestWriter::Exit(const Step& step, size_t i) {
               "\"memory\"",
               ""};
     case Op::kExitCpuid:
-      code_.uses_eax_edx[step.vcpu] = true;
-      return {
-          "cpuid", {"\"=a\" (eax)", "\"=d\" (edx)"}, {In("a", "0xd"), In("c", "0")}, "\"rbx\"", ""};
+      // All four registers are written: what the compiler is not told of it takes for unchanged.
+      return {"xor %%ecx, %%ecx\\n\\tcpuid",
+              {"\"=a\" (eax)", "\"=d\" (edx)"},
+              {In("a", "0xd")},
+              "\"rbx\", \"rcx\"",
+              ""};
     case Op::kExitHlt:
       return {"hlt", {}, {}, "", ""};
     case Op::kExitPageFault:
-      return {step.arg[0] != 0 ? "movl %%eax, (%0)" : "movl (%0), %%eax",
+      return {step.arg[0] != 0 ? "movl %%eax, (%0)" : "testl $1, (%0)",
               {},
               {In("r", "ABSENT_GVA")},
               "",

@@ -220,19 +220,42 @@ class HostWriter {
 
   // --- assertions
   void Value(const std::string& what, const std::string& seen, const Check& check) {
-    Use(Helper::kCheckValue);
     uint64_t expected = 0, mask = 0, all = ~uint64_t{0};
     std::memcpy(&expected, check.expected.data(), check.expected.size());
     std::memcpy(&mask, check.mask.data(), check.mask.size());
     if (check.mask.size() < 8) all >>= 64 - 8 * check.mask.size();
     const bool bitmap = check.field.name == "XSTATE_BV" || check.field.name == "XINUSE" ||
                         check.field.name == "XCR0";
-    const auto text = [&](uint64_t value) {
-      return bitmap ? MaskText(value) : fmt::format("0x{:x}", value);
-    };
-    std::string of = seen;
-    if (mask != all) of = fmt::format("{} & ({})", seen, text(mask));
-    Call(fmt::format("check_value(\"{}\",", what), {of + ",", text(expected) + ");"});
+    std::vector<std::string> rest;
+    if (mask != all && mask == expected) {
+      Use(Helper::kCheckBits);
+      rest = Words(MaskText(expected) + ");");
+      rest.insert(rest.begin(), seen + ",");
+      return Call(fmt::format("check_bits(\"{}\",", what), rest);
+    }
+    Use(Helper::kCheckValue);
+    if (mask == all) {
+      rest.push_back(seen + ",");
+    } else {
+      rest = Words("(" + MaskText(mask) + "),");
+      rest.insert(rest.begin(), seen + " &");
+    }
+    for (std::string& word :
+         Words((bitmap ? MaskText(expected) : fmt::format("0x{:x}", expected)) + ");")) {
+      rest.push_back(std::move(word));
+    }
+    Call(fmt::format("check_value(\"{}\",", what), rest);
+  }
+
+  // "A | B" as "A |" and "B", between which a line may end.
+  static std::vector<std::string> Words(const std::string& mask) {
+    std::vector<std::string> words;
+    size_t at = 0;
+    for (size_t bar; (bar = mask.find(" | ", at)) != std::string::npos; at = bar + 3) {
+      words.push_back(mask.substr(at, bar - at) + " |");
+    }
+    words.push_back(mask.substr(at));
+    return words;
   }
 
   void Bytes(const std::string& what, const std::string& seen, std::span<const uint8_t> expected,
@@ -367,7 +390,8 @@ class HostWriter {
   void Ioctl(const Step& step, size_t i, const std::string& pointer) {
     const CallRow* row = CallOf(step.op);
     const std::string vcpu = Vcpu(step.vcpu);
-    const bool refused = i < p_.known_until && checks_[i].result && p_.steps[i].result < 0;
+    // A refusal is asserted even where the test is about something else: it is its precondition.
+    const bool refused = i < p_.known_until && p_.steps[i].one_result && p_.steps[i].result < 0;
     const bool open = i < p_.known_until && !p_.steps[i].one_result;
     if (open) return Line("__vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
     if (refused) {

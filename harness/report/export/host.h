@@ -18,6 +18,7 @@ namespace fpswap::report {
 enum class Helper {
   kCheckBytes,
   kCheckValue,
+  kCheckBits,
   kXstateOffset,
   kAreaComponent,
   kInitImage,

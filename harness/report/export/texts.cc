@@ -92,6 +92,13 @@ const char kCheckValue[] = R"c(static void check_value(const char *name, u64 see
 }
 )c";
 
+const char kCheckBits[] = R"c(static void check_bits(const char *name, u64 seen, u64 bits)
+{
+	TEST_ASSERT((seen & bits) == bits, "%s: expected bits 0x%lx, got 0x%lx", name,
+		    (unsigned long)bits, (unsigned long)seen);
+}
+)c";
+
 const char kXstateOffset[] =
     R"c(/* Offset of a component in a standard-format XSAVE area of this CPU. */
 static u32 xstate_offset(u64 xfeature)
@@ -516,6 +523,13 @@ static inline int kvm_cpu_has(struct cpu_feature f)
 	struct kvm_cpuid_entry2 *e = find_cpuid(supported_cpuid(), f.leaf, f.subleaf);
 
 	return e && (&e->eax)[f.reg] >> f.bit & 1;
+}
+
+static inline u64 kvm_cpu_supported_xcr0(void)
+{
+	struct kvm_cpuid_entry2 *e = find_cpuid(supported_cpuid(), 0xd, 0);
+
+	return e ? e->eax | (u64)e->edx << 32 : 0;
 }
 
 static void open_vm(struct kvm_vm *vm)
