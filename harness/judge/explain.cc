@@ -179,7 +179,15 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 // stale bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs
 // write a component that they declare to be in use (SDM vol. 1, 13.9). So it shows in registers
 // that have to be zero, and are what that memory held: never in one that was written since.
+//
+// KVM, of a host with PKRU: KVM_GET_XSAVE leaves a PKRU out that is not 0 where KVM_SET_XSAVE of an
+// image without it was the last thing to touch the fpstate (corpus/known/kvm-get-xsave-pkru-bit). A
+// migration by that image makes PKRU 0.
 std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& d) {
+  if (what.pkru_lost && d.law == Law::kRoundTrip && d.has_component &&
+      d.component == Component::kPkru && d.relation == Relation::kInitial) {
+    return "pkru-lost-by-migration";
+  }
   if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
   if (!d.has_component || d.component != Component::kAvx) return "";
   const size_t in_register = std::min<size_t>(m.size, 16);

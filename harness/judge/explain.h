@@ -38,6 +38,8 @@ struct Explained {
   std::span<const uint8_t> seen;  // all bytes compared, where there were any
   // AVX has been initial while ZMM_Hi256 was not, at this step or before.
   bool avx_under_zmm = false;
+  // A migration took this vCPU's image while KVM_GET_XSAVE left PKRU out.
+  bool pkru_lost = false;
 };
 
 Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);

@@ -152,6 +152,8 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   last_exit_ = 0;
   suspect_.fill(Law::kModel);
   avx_under_zmm_.fill(false);
+  pkru_left_out_.fill(false);
+  pkru_lost_.fill(false);
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
   if (limited_mask_ != mask) {
@@ -317,6 +319,25 @@ void Walk::NoteAvxUnderZmm(unsigned vcpu) {
   if (!platform_.host.amd || avx_under_zmm_[vcpu]) return;
   const cpu::Cpu& cpu = worlds_[0].vcpu[vcpu].cpu;
   avx_under_zmm_[vcpu] = !cpu.IsInitial(Component::kZmmHi256) && cpu.IsInitial(Component::kAvx);
+}
+
+// KVM_SET_XSAVE of an image without PKRU leaves the guest's PKRU alone and takes the bit out of the
+// fpstate's XSTATE_BV, which KVM_GET_XSAVE goes by until the guest has run again.
+void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
+  const uint64_t pkru = Bit(Component::kPkru);
+  const bool runs = program::RowOf(step).actor == program::Actor::kGuest;
+  if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = false;
+  if (step.op == Op::kSetXsave && !failed && (platform_.host_xcr0 & pkru) != 0) {
+    uint64_t xstate_bv = 0;
+    const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    std::memcpy(&xstate_bv, &image[xstate::kHeaderOffset], sizeof(xstate_bv));
+    pkru_left_out_[step.vcpu] = (xstate_bv & pkru) == 0;
+  }
+  for (unsigned i = 0; step.op == Op::kMigrate && i < worlds_[0].vcpus; ++i) {
+    if (!worlds_[0].SameVm(i, step.vcpu)) continue;
+    pkru_lost_[i] = pkru_lost_[i] || pkru_left_out_[i];
+    pkru_left_out_[i] = false;
+  }
 }
 
 Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
@@ -559,7 +580,8 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
                        number,
                        &worlds_[world].vcpu[step.vcpu].cpu,
                        seen.has_journal ? seen.journal : std::span<const uint8_t>{},
-                       avx_under_zmm_[step.vcpu]};
+                       avx_under_zmm_[step.vcpu],
+                       pkru_lost_[step.vcpu]};
   verdict_->Add(Explain(what, m, around));
 }
 
@@ -588,6 +610,8 @@ void Walk::NoteEffects(uint16_t number) {
   }
   if (records_ == nullptr) return;
   const StepRecords& seen = records_->Of(number);
+  trace::IoctlRecord result{};
+  NotePkruLeftOut(step, !trace::ReadHead(seen.ioctl, result) || result.result < 0);
   if (IsFullLook(step.op) && (seen.has_journal || seen.ioctl.size() > 8)) {
     suspect_[step.vcpu] = Law::kModel;
   }

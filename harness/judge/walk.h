@@ -79,6 +79,7 @@ class Walk {
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
   void NoteAvxUnderZmm(unsigned vcpu);
+  void NotePkruLeftOut(const program::Step& step, bool failed);
   void PrepareReach(uint16_t number);
   void EmitReach(uint16_t number);
   bool DiedBefore(uint16_t number) const;
@@ -112,6 +113,8 @@ class Walk {
   // that nothing has looked at yet; kModel is none.
   std::array<Law, program::kMaxVcpus> suspect_{};
   std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
+  // KVM_GET_XSAVE would leave PKRU out; and a migration did (see CauseOf in explain.cc).
+  std::array<bool, program::kMaxVcpus> pkru_left_out_{}, pkru_lost_{};
   std::optional<unsigned> until_;
   Surroundings* states_ = nullptr;
   unsigned states_of_ = 0;

@@ -346,6 +346,38 @@ TEST_F(VerdictTest, AMachinesDeathIsNamedByTheLastFatalThingItsConsoleSays) {
   EXPECT_EQ(divergence.words.find("boot_one"), std::string::npos);
 }
 
+TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
+  // Reads 0 at its last step, where 80000000H is due.
+  const auto told = [&](const std::string& between, std::vector<uint8_t> seen = {0, 0, 0, 0}) {
+    const auto plan =
+        PlanOf(("pkru.write value=0x80000000\n" + between + "pkru.read\n").c_str(), platform_);
+    Records records(plan);
+    const auto& steps = plan.effective.steps;
+    const trace::ExitRecord out{2, 0, plan::kExitPort, 0, 4, 1, {}};
+    for (uint16_t i = 1; i + 1u < steps.size(); ++i) {
+      if (steps[i].op == program::Op::kExitOut) {
+        records.Exit(i, out);
+      } else {
+        records.Ioctl(i, 0);
+      }
+    }
+    records.Journal(static_cast<uint16_t>(steps.size() - 1), seen);
+    const Divergence d = First(Check(plan, records.End()));
+    EXPECT_EQ(d.component, xstate::Component::kPkru) << d.words;
+    return d.cause;
+  };
+  const std::string set = "vmm.set_xsave image=0\n", migrate = "vmm.migrate order=0\n";
+  EXPECT_EQ(told(set + migrate), "pkru-lost-by-migration");
+  // Near misses stay as they are.
+  EXPECT_EQ(told(migrate), "") << "the bit was there";
+  EXPECT_EQ(told(set), "") << "nothing was migrated";
+  EXPECT_EQ(told(migrate + set), "");
+  EXPECT_EQ(told(set + "exit.out\n" + migrate), "") << "it ran in between";
+  EXPECT_EQ(told("vmm.image_write image=0 offset=512 value=0x200\n" + set + migrate), "")
+      << "the image has PKRU";
+  EXPECT_EQ(told(set + migrate, {4, 0, 0, 0}), "") << "another value, not none";
+}
+
 TEST_F(VerdictTest, WhatTheKernelLogsMeanwhileIsLaw6IfItIsOurs) {
   const auto plan = PlanOf("host.cpu\n", platform_);
   const auto check = [&](std::string_view log) {
