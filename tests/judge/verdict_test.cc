@@ -353,10 +353,9 @@ TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
         PlanOf(("pkru.write value=0x80000000\n" + between + "pkru.read\n").c_str(), platform_);
     Records records(plan);
     const auto& steps = plan.effective.steps;
-    const trace::ExitRecord out{2, 0, plan::kExitPort, 0, 4, 1, {}};
     for (uint16_t i = 1; i + 1u < steps.size(); ++i) {
       if (steps[i].op == program::Op::kExitOut) {
-        records.Exit(i, out);
+        records.Exit(i, {2, 0, plan::kExitPort, i, 4, 1, {}});
       } else {
         records.Ioctl(i, 0);
       }
@@ -373,7 +372,11 @@ TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
   EXPECT_EQ(told(set), "") << "nothing was migrated";
   EXPECT_EQ(told(migrate + set), "");
   EXPECT_EQ(told(set + "exit.out\n" + migrate), "") << "it ran in between";
-  EXPECT_EQ(told("vmm.image_write image=0 offset=512 value=0x200\n" + set + migrate), "")
+  const unsigned pkru = platform_.host.xsave.sub[9].offset;
+  EXPECT_EQ(told("vmm.image_write image=0 offset=512 value=0x200\n"
+                 "vmm.image_write image=0 value=0x80000000 offset=" +
+                 std::to_string(pkru) + "\n" + set + migrate),
+            "")
       << "the image has PKRU";
   EXPECT_EQ(told(set + migrate, {4, 0, 0, 0}), "") << "another value, not none";
 }
