@@ -252,6 +252,7 @@ class SeenXinuse final : public cpu::Choices {
   }
   bool OmitUnmodified(xstate::Component) override { return false; }
   void ResolvePointers(cpu::X87&) override {}
+  uint64_t seen() const { return seen_; }
 
  private:
   uint64_t seen_ = 0;
@@ -263,6 +264,12 @@ Outcome Xsetbv(Context& c) {
 
 Outcome Xgetbv(Context& c) {
   SeenXinuse choices(c.journal());
+  // What IA32_XFD disables is gone once the host has saved the state (see Walk::BranchTiles), at a
+  // moment of the host's own choosing; here it shows before IA32_XFD lets it go.
+  const uint64_t gone = c.cpu.xfd & c.cpu.xcr0 & ~choices.seen();
+  for (const xstate::ComponentRow& row : xstate::Rows()) {
+    if ((gone & xstate::Bit(row.id)) != 0 && c.journal().size() >= 8) c.cpu.Initialise(row.id);
+  }
   uint64_t value = 0;
   const auto fault = c.cpu.Xgetbv(static_cast<uint32_t>(c.step.arg[0]), &value, choices);
   return Give(c, fault, value, 8, kXcrRule);

@@ -125,6 +125,24 @@ TEST_F(AmxVerdict, TilesThatWereDisabledAreAllKeptOrAllInitial) {
   EXPECT_NE(with(4, 4, 4), "ok");
 }
 
+TEST_F(AmxVerdict, TilesThatAreDisabledMayBeGoneAndThenAreGone) {
+  const auto plan = PlanOf(
+      "amx.ldtilecfg\namx.tileloadd tile=0 pattern=2\nmsr.write msr=xfd value=tiledata\n"
+      "xgetbv ecx=1\nmsr.write msr=xfd value=0\namx.tilestored tile=0\n",
+      platform_);
+  const auto with = [&](uint64_t xinuse, uint16_t tile) {
+    return Told(plan, Records(plan).Journal(3, Number(xinuse)).Journal(5, Tile(tile)).End());
+  };
+  EXPECT_EQ(with(0x60000, 2), "ok");
+  EXPECT_EQ(with(0x60000, 0), "ok") << "they may go later";
+  EXPECT_EQ(with(0x20000, 0), "ok");
+  EXPECT_NE(with(0x20000, 2), "ok") << "gone, and back";
+  EXPECT_NE(with(0x40000, 2), "ok") << "TILECFG can't be disabled";
+  const auto enabled =
+      PlanOf("amx.ldtilecfg\namx.tileloadd tile=0 pattern=2\nxgetbv ecx=1\n", platform_);
+  EXPECT_NE(Told(enabled, Records(enabled).Journal(2, Number(0x20000)).End()), "ok");
+}
+
 TEST_F(AmxVerdict, TilesThatWereNeverDisabledAreKept) {
   const auto plan = PlanOf(
       "amx.ldtilecfg\namx.tileloadd tile=0 pattern=2\nmsr.write msr=xfd value=0\n"
