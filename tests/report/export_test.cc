@@ -245,8 +245,8 @@ TEST(ExportTest, SaysWhichStepHasNoCounterpartAndWhatToDo) {
               AllOf(StartsWith("error: step 0 (exit.hlt) "), HasSubstr("--format c")));
   EXPECT_THAT(Exported(RequestOf("mpx.bndmov_store\nsse.stmxcsr\n")), HasSubstr("--format c"));
   EXPECT_THAT(Exported(RequestOf("os.getregset\n")), HasSubstr("os.getregset"));
-  EXPECT_THAT(Exported(RequestOf("host.signal\nexit.out\nsse.stmxcsr\n")),
-              HasSubstr("step 0 (host.signal)"));
+  EXPECT_THAT(Exported(RequestOf("host.fork\nexit.out\nsse.stmxcsr\n")),
+              HasSubstr("step 0 (host.fork"));
   EXPECT_THAT(Exported(RequestOf("vcpus 2\nown_thread 1\nsse.stmxcsr\n")), HasSubstr("own_thread"));
   EXPECT_THAT(Exported(RequestOf("pkru.write value=1\nsse.stmxcsr\n")), HasSubstr("PKRU"));
 }

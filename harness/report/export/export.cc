@@ -174,7 +174,11 @@ void Exporter::Includes() {
   std::vector<std::string> names = {"stdio.h", "string.h"};
   if (Uses(Helper::kMoveToCpu) || Uses(Helper::kDirtyRegisters)) names.push_back("sched.h");
   if (Uses(Helper::kDirtyRegisters)) names.push_back("pthread.h");
-  if (Uses(Helper::kRet)) names.push_back("errno.h");
+  if (Uses(Helper::kRet) || Uses(Helper::kRunInterrupted)) names.push_back("errno.h");
+  if (Uses(Helper::kRunInterrupted)) {
+    names.push_back("signal.h");
+    if (!Uses(Helper::kDirtyRegisters)) names.push_back("pthread.h");
+  }
   std::ranges::sort(names);
   for (const std::string& name : names) Add(fmt::format("#include <{}>\n", name));
   Add("\n#include \"test_util.h\"\n#include \"kvm_util.h\"\n#include \"processor.h\"\n");
@@ -446,6 +450,7 @@ void Exporter::Main() {
   helper(Helper::kMoveToCpu, texts::kMoveToCpu);
   helper(Helper::kDirtyRegisters, texts::kDirtyRegisters);
   helper(Helper::kSendInit, texts::kSendInit);
+  helper(Helper::kRunInterrupted, texts::kRunInterrupted);
 
   const std::string cr4 = pke() ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
   const auto call = [&](const char* library, const char* ioctl, const char* pointer) {

@@ -126,6 +126,10 @@ class HostWriter {
       Line("set_cpl({}, {});", vcpu, action.cpl);
       cpl_[action.vcpu] = action.cpl;
     }
+    if (interrupted_.erase(action.vcpu) != 0) {
+      Use(Helper::kRunInterrupted);
+      Line("run_interrupted({});", vcpu);
+    }
     for (size_t i = action.first; i <= action.last; ++i) Exits(vcpu, i);
     const Op last = program_.steps[action.last].op;
     if (last != Op::kExitOut && last != Op::kExitHlt) Line("run_guest({});", vcpu);
@@ -426,6 +430,7 @@ class HostWriter {
   HostCode code_;
   std::array<int, program::kMaxVcpus> cpl_{};
   std::set<uint64_t> image_ready_;
+  std::set<unsigned> interrupted_;  // vCPUs whose next KVM_RUN a signal meets
 };
 
 bool HostWriter::Do(size_t i) {
@@ -474,6 +479,8 @@ bool HostWriter::Do(size_t i) {
       return true;
     case Op::kRunImmediate:
       Use(Helper::kRet);
+      // One that meets both sees one EINTR.
+      interrupted_.erase(step.vcpu);
       Line("{}->run->immediate_exit = 1;", vcpu);
       Line("ret = __vcpu_ioctl({}, KVM_RUN, NULL);", vcpu);
       Line("TEST_ASSERT(ret == -1 && errno == EINTR,");
@@ -491,6 +498,9 @@ bool HostWriter::Do(size_t i) {
     case Op::kHostCpu:
       Use(Helper::kMoveToCpu);
       Line("move_to_cpu({});", step.arg[0]);
+      return true;
+    case Op::kHostSignal:
+      interrupted_.insert(step.vcpu);
       return true;
     case Op::kHostDirty:
       Use(Helper::kDirtyRegisters);

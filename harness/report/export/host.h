@@ -26,6 +26,7 @@ enum class Helper {
   kMoveToCpu,
   kDirtyRegisters,
   kSendInit,
+  kRunInterrupted,
   kMigrate,
   kMsr,
   kFpu,

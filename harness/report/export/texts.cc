@@ -226,11 +226,38 @@ static void send_init(struct kvm_vcpu *vcpu)
 }
 )c";
 
+const char kRunInterrupted[] =
+    R"c(/* KVM_RUN with a signal pending: in and out again without entering the guest. */
+static void run_interrupted(struct kvm_vcpu *vcpu)
+{
+	struct {
+		struct kvm_signal_mask head;
+		u8 sigset[8];
+	} open = { .head.len = 8 };
+	sigset_t usr1;
+	int ret, sig;
+
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+	__vcpu_ioctl(vcpu, KVM_SET_SIGNAL_MASK, &open.head);
+	pthread_kill(pthread_self(), SIGUSR1);
+
+	ret = __vcpu_ioctl(vcpu, KVM_RUN, NULL);
+	TEST_ASSERT(ret == -1 && errno == EINTR,
+		    "KVM_RUN with a signal pending: expected EINTR, got %d (errno %d)", ret, errno);
+
+	sigwait(&usr1, &sig);
+	__vcpu_ioctl(vcpu, KVM_SET_SIGNAL_MASK, (struct kvm_signal_mask *)NULL);
+}
+)c";
+
 const char kCIncludes[] = R"c(#include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

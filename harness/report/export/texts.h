@@ -22,6 +22,7 @@ extern const char kInitImage[];       // init_image()
 extern const char kMoveToCpu[];       // move_to_cpu()
 extern const char kDirtyRegisters[];  // dirty_registers()
 extern const char kSendInit[];        // send_init()
+extern const char kRunInterrupted[];  // run_interrupted()
 
 // What stands for the selftests' library.
 extern const char kCIncludes[];
