@@ -97,8 +97,8 @@ int Fuzz(const FuzzArguments& options, const Io& io);
 int Run(const RunOptions& options, const Io& io);
 // On each of several targets, and where they differ. `bad`: programs that could not be read.
 int Compare(const RunOptions& options,
-            std::vector<std::pair<std::filesystem::path, program::Program>> programs, unsigned bad,
-            const Io& io);
+            const std::vector<std::pair<std::filesystem::path, program::Program>>& programs,
+            unsigned bad, const Io& io);
 int Judge(const JudgeOptions& options, const Io& io);
 int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);

@@ -117,8 +117,9 @@ json RowJson(const Row& row, std::span<const Side> sides) {
 
 }  // namespace
 
-int Compare(const RunOptions& options, std::vector<std::pair<fs::path, program::Program>> programs,
-            unsigned bad, const Io& io) {
+int Compare(const RunOptions& options,
+            const std::vector<std::pair<fs::path, program::Program>>& programs, unsigned bad,
+            const Io& io) {
   const auto known = LoadKnown(options.common);
   if (!known) return Fail(io, kBadInput, known.error());
   std::vector<Side> sides;
@@ -130,7 +131,7 @@ int Compare(const RunOptions& options, std::vector<std::pair<fs::path, program::
   std::vector<const trace::Platform*> platforms;
   for (const Side& side : sides) platforms.push_back(&side.runner->platform());
   std::vector<Row> rows;
-  for (auto& [path, program] : programs) {
+  for (const auto& [path, program] : programs) {
     rows.push_back({.path = path, .program = campaign::CommonProgram(program, platforms)});
   }
   for (Side& side : sides) {

@@ -611,7 +611,8 @@ void Walk::NoteEffects(uint16_t number) {
   if (records_ == nullptr) return;
   const StepRecords& seen = records_->Of(number);
   trace::IoctlRecord result{};
-  NotePkruLeftOut(step, !trace::ReadHead(seen.ioctl, result) || result.result < 0);
+  const bool called = seen.has_ioctl && trace::ReadHead(seen.ioctl, result);
+  NotePkruLeftOut(step, !called || result.result < 0);
   if (IsFullLook(step.op) && (seen.has_journal || seen.ioctl.size() > 8)) {
     suspect_[step.vcpu] = Law::kModel;
   }

@@ -70,8 +70,9 @@ std::expected<Lab, std::string> ReadLab(const std::filesystem::path& folder) {
 std::vector<Lab> Labs() {
   std::vector<Lab> labs;
   std::error_code status;
-  for (std::filesystem::directory_iterator each(LabsFolder(), status), end; !status && each != end;
-       each.increment(status)) {
+  std::filesystem::directory_iterator each(LabsFolder(), status);
+  for (; !status && each != std::filesystem::directory_iterator(); each.increment(status)) {
+    if (each->is_symlink(status)) continue;  // another name of one of them
     if (auto lab = ReadLab(each->path())) labs.push_back(std::move(*lab));
   }
   std::ranges::sort(labs, {}, &Lab::folder);

@@ -41,7 +41,7 @@ std::filesystem::path LabsFolder();
 // The error is a sentence that names the file and what is wrong with it.
 std::expected<Lab, std::string> ReadLab(const std::filesystem::path& folder);
 
-// Those in LabsFolder() that can be read, by name.
+// Those in LabsFolder() that can be read, by name; links, which are other names, left out.
 std::vector<Lab> Labs();
 
 // The machine's platform as it was read when the lab was last opened: platform.json in its folder.

@@ -49,6 +49,8 @@ TEST_F(LabTest, ALabIsAFolderThatSaysHowToConnect) {
   WriteConnect("b", {"ssh", "host", "kvm-runner"});
   Write("a", R"({"connect": ["./run"], "start_s": 5, "silence_s": 7})");
   Write("broken", "{");
+  fs::create_directory_symlink("b", LabsFolder() / "c");
+  EXPECT_TRUE(ReadLab(LabsFolder() / "c")) << "another name";
   const auto labs = Labs();
   ASSERT_EQ(labs.size(), 2u);
   EXPECT_EQ(labs[0].name(), "a");

@@ -108,7 +108,7 @@ TEST(KernelLogTest, EachKind) {
 }
 
 TEST(KernelLogTest, AnyTextIsRead) {
-  std::mt19937 random(1);
+  std::minstd_rand random(1);
   const std::string_view parts[] = {"WARNING: ",
                                     "BUG: ",
                                     "+0x",
@@ -124,7 +124,7 @@ TEST(KernelLogTest, AnyTextIsRead) {
                                     "Kernel panic - not syncing"};
   for (unsigned i = 0; i < 2000; ++i) {
     std::string text;
-    for (unsigned n = random() % 200; n > 0; --n) {
+    for (auto n = random() % 200; n > 0; --n) {
       if (random() % 3 == 0) {
         text += static_cast<char>(random());
       } else {

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test guest FPU state: program
+ * Regression test: A migration behind KVM_SET_XSAVE of an image without PKRU
+ * makes the guest's PKRU 0
+ *
+ * KVM_SET_XSAVE of an image without PKRU leaves vcpu->arch.pkru alone and
+ * clears the bit in the fpstate's XSTATE_BV; KVM_GET_XSAVE goes by that bit
+ * and leaves PKRU out, though the guest would read the old value. A VMM that
+ * moves the vCPU by this image before it has run again gives it PKRU = 0:
+ * keys that were closed are open.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test guest FPU state: program
+ * Regression test: KVM_SET_MSRS of IA32_XFD over tiles in use: the host
+ * takes #NM at the next KVM_RUN and panics
+ *
+ * fpu_update_guest_xfd() clears the disabled components in the guest's saved
+ * XSTATE_BV only if the thread has TIF_NEED_FPU_LOAD. When the VMM's ioctl
+ * writes the MSR, the guest's state is saved (in_use is false) and the
+ * thread's own registers are loaded, so the flag is clear and XSTATE_BV[18]
+ * stays. The next KVM_RUN sets IA32_XFD and executes XRSTORS of that state:
+ * #NM in the kernel, an oops that panics where panic_on_oops is set, and in
+ * any case kills the VMM in the middle of the swap.
  */
 #include <errno.h>
 #include <stdio.h>
