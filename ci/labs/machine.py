@@ -19,14 +19,14 @@ def dies_with_us():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve(lab, command, env=None):
+def serve(lab, command):
     """Runs `command` with our stdin and stdout as its own, to the end of it or of stdin. Nothing is relayed."""
     running = lab.folder / "running"
     running.mkdir(exist_ok=True)
     mark = running / str(os.getpid())
     mark.touch()
     try:
-        with subprocess.Popen(command, env=env, preexec_fn=dies_with_us) as machine:
+        with subprocess.Popen(command, preexec_fn=dies_with_us) as machine:
             # When the machine is gone the stream's end must be seen at once.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             _until_either_ends(machine)
