@@ -24,6 +24,7 @@ TRANSPORT = ["virtio_pci", "virtio_console"]
 ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on fpswap.port=/dev/vport0p1")
 MEMORY_MB, SANITIZED_MEMORY_MB = 512, 2048
+SELFTEST = pathlib.Path(__file__).parent / "qemu-selftest"
 KEPT_SNAPSHOTS = 4  # of different agents
 
 
@@ -103,6 +104,23 @@ class Amd(lab.Lab):
         print("A shell in the lab's machine; end it with exit, or QEMU with Ctrl-A X.", flush=True)
         machine_of_ours = self._qemu(self._initramfs(), "fpswap.shell")
         return subprocess.run([*machine_of_ours, "-serial", "mon:stdio", *_stream("null")], check=False).returncode
+
+    def check(self):
+        self._selftest()
+        super().check()
+
+    def _selftest(self):
+        """What the edits of QEMU are for, by programs of ours in a machine without KVM."""
+        native = AmdNative(f"{AmdNative.family}:{self.name.partition(':')[2]}")
+        native.save({**self.settings, "about": AmdNative.about.format(f"the kernel {self.kernel.release}"),
+                     "connect": [*self.settings["connect"][:-1], native.name]})
+        native.start()
+        done = subprocess.run([lab.fpswap(), "run", "--target", f"lab:{native.name}", SELFTEST], check=False,
+                              stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise store.Failure(f"{self.name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
+                                f"{done.stdout}", store.FAILED if done.returncode == 1 else done.returncode)
+        print(f"{self.name}: the emulated CPU passes its self-test: {done.stdout.splitlines()[-1]}")
 
     can_panic = True
     PANIC = "Kernel panic - not syncing: NMI"

@@ -27,7 +27,7 @@ EDITS = [
              after(HELPERS, "DEF_HELPER_1(fpush, void, env)\n", "DEF_HELPER_2(x87_stack, i32, env, i32)\n"),
              before(FPU, "void helper_fpush(CPUX86State *env)\n", """/*
  * Before an instruction that reads the registers of bits 7:0 in `uses` (bit i: ST(i)), pushes if bit 8, gives ST(0) a
- * new value too if bit 9, and changes only the sign if bit 10. Whether it is to be done: not so after an unmasked fault,
+ * new value too if bit 9, changes only the sign if bit 10, and only stores ST(0) if bit 11. Whether it is to be done: not so after an unmasked fault,
  * nor where the default NaN was all of the masked response. Elsewhere an operand that lacks is given that value, which
  * leads to the response of each instruction (but for the one NaN that is chosen of two).
  */
@@ -61,7 +61,7 @@ uint32_t helper_x87_stack(CPUX86State *env, uint32_t uses)
         ST0 = floatx80_default_nan(&env->fp_status);
         return 0;
     }
-    for (i = 0; i < 8; i++) {
+    for (i = 0; i < 8 && !(uses & 0x800); i++) {
         if ((uses >> i & 1) && env->fptags[(env->fpstt + i) & 7]) {
             ST(i) = floatx80_default_nan(&env->fp_status);
             env->fptags[(env->fpstt + i) & 7] = 0;
@@ -76,14 +76,15 @@ uint32_t helper_x87_stack(CPUX86State *env, uint32_t uses)
  */
 static int x87_uses(int op, bool memory, int rm)
 {
-    const int push = 0x100, writes_st0 = 0x200, sign = 0x400, both = 1 | 1 << rm;
+    const int push = 0x100, writes_st0 = 0x200, sign = 0x400, stores = 0x800, both = 1 | 1 << rm;
 
     if (memory) {
         switch (op) {
         case 0x00 ... 0x07: case 0x10 ... 0x17: case 0x20 ... 0x27: case 0x30 ... 0x37: /* arithmetic */
+            return 1;
         case 0x0a: case 0x0b: case 0x19 ... 0x1b: case 0x29 ... 0x2b: case 0x39 ... 0x3b: /* fst, fist, fistt */
         case 0x1f: case 0x3e: case 0x3f: /* fstpt, fbstp, fistpll */
-            return 1;
+            return 1 | stores;
         case 0x08: case 0x18: case 0x28: case 0x38: case 0x1d: case 0x3c: case 0x3d: /* fld, fild, fbld */
             return push;
         default:
@@ -118,7 +119,7 @@ static int x87_uses(int op, bool memory, int rm)
             return 1;
         }
     case 0x2a: case 0x2b: case 0x0b: case 0x3a: case 0x3b: /* fst, fstp sti */
-        return 1;
+        return 1 | stores;
     case 0x28: case 0x38: /* ffree */
         return 0;
     case 0x0a: case 0x1c: case 0x3c: /* fnop, fclex and fninit, fnstsw */
@@ -160,9 +161,18 @@ static int x87_uses(int op, bool memory, int rm)
 """),
              swap(TRANSLATE, "    return;\n\n illegal_op:\n    gen_illegal_opcode(s);\n}\n\nstatic void gen_multi0F",
                   "    return;\n\n illegal_op:\n    gen_set_label(skip);\n    gen_illegal_opcode(s);\n}\n\nstatic void gen_multi0F"),
+             # A store gives out the default NaN for an empty register, which keeps what it holds.
+             after(FPU, "#define ST1    ST(1)\n", "#define STORED_ST0 (env->fptags[env->fpstt] ? "
+                   "floatx80_default_nan(&env->fp_status) : ST0)\n"),
+             *(swap(FPU, f"{conversion}(ST0, &env->fp_status);", f"{conversion}(STORED_ST0, &env->fp_status);", times)
+               for conversion, times in (("u.f = floatx80_to_float32", 1), ("u.f = floatx80_to_float64", 1),
+                                         ("val = floatx80_to_int32", 2), ("val = floatx80_to_int64", 2),
+                                         ("val = floatx80_to_int32_round_to_zero", 2),
+                                         ("val = floatx80_to_int64_round_to_zero", 1))),
+             swap(FPU, "    do_fstt(&ac, ptr, ST0);", "    do_fstt(&ac, ptr, STORED_ST0);"),
              swap(FPU, "    env->fpus &= ~0x4700;\n}", "    env->fpus &= ~0x200; /* C0, C2 and C3 are undefined, and kept by CPUs */\n}", 2),
              swap(FPU, "    ST(st_index) = ST0;\n}\n\nvoid helper_fxchg",
-                  "    ST(st_index) = ST0;\n    env->fptags[(env->fpstt + st_index) & 7] = 0;\n}\n\nvoid helper_fxchg"),
+                  "    ST(st_index) = STORED_ST0;\n    env->fptags[(env->fpstt + st_index) & 7] = 0;\n}\n\nvoid helper_fxchg"),
          )),
 
     Edit("x87-wait", "All x87 instructions but the FN forms of control, and all of MMX, raise #MF first if an unmasked "
@@ -188,8 +198,11 @@ static int x87_uses(int op, bool memory, int rm)
 
     Edit("mmx-exponent", "A write of an MMX register sets bits 79:64 of the x87 register to ones (SDM vol. 3, 13.2).",
          "mmx-exponent", (
-             after(DECODE, "        decode.e.gen(s, &decode);\n        gen_writeback(s, &decode, 0, s->T0);\n", """
-        if (decode.op[0].unit == X86_OP_MMX && !decode.op[0].has_ea) {
+             swap(DECODE, "        decode.e.gen(s, &decode);\n        gen_writeback(s, &decode, 0, s->T0);\n", """        bool to_mmx = decode.op[0].unit == X86_OP_MMX && !decode.op[0].has_ea;
+
+        decode.e.gen(s, &decode);
+        gen_writeback(s, &decode, 0, s->T0);
+        if (to_mmx) {
             tcg_gen_st16_i32(tcg_constant_i32(0xffff), tcg_env,
                              offsetof(CPUX86State, fpregs[0].d.high) + sizeof(FPReg) * (decode.op[0].n & 7));
         }
@@ -317,5 +330,33 @@ static int x87_uses(int op, bool memory, int rm)
     }
 
 """),
+         )),
+
+    Edit("xsaveopt", "XSAVEOPT is XSAVEOPT: it writes nothing of BNDREGS in their initial configuration, whose XINUSE QEMU "
+         "tracks (SDM vol. 1, 13.9).", "xsaveopt", (
+             swap(EMIT, """static void gen_XSAVEOPT(DisasContext *s, X86DecodedInsn *decode)
+{
+    TCGv_i64 features = tcg_temp_new_i64();
+
+    tcg_gen_concat_tl_i64(features, cpu_regs[R_EAX], cpu_regs[R_EDX]);
+    gen_helper_xsave(""", """static void gen_XSAVEOPT(DisasContext *s, X86DecodedInsn *decode)
+{
+    TCGv_i64 features = tcg_temp_new_i64();
+
+    tcg_gen_concat_tl_i64(features, cpu_regs[R_EAX], cpu_regs[R_EDX]);
+    gen_helper_xsaveopt("""),
+         )),
+
+    Edit("bndcsr", "XRSTOR drops the reserved bits of BNDCFGU and makes its base canonical; XSAVE writes all 64 bytes of the "
+         "component (SDM vol. 1, 13.5.4).", "bndcsr", (
+             swap(FPU, """        = access_ldq(ac, ptr + offsetof(XSaveBNDCSR, bndcsr.cfgu));
+""", """        = sextract64(access_ldq(ac, ptr + offsetof(XSaveBNDCSR, bndcsr.cfgu)), 0, 48) & ~0xffcULL;
+"""),
+             swap(FPU, """               env->bndcs_regs.sts);
+}""", """               env->bndcs_regs.sts);
+    for (int i = 16; i < 64; i += 8) {
+        access_stq(ac, ptr + i, 0);
+    }
+}"""),
          )),
 ]
