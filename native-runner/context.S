@@ -13,6 +13,7 @@
         .type   fpswap_live, @function
 fpswap_live:
         push    %rbx
+        movq    $0, fpswap_bound_image+512(%rip)  // XSTATE_BV: not what the last program left there
         mov     $-1, %eax
         mov     $-1, %edx
         xrstor64 fpswap_initial_image(%rip)

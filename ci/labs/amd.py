@@ -13,6 +13,7 @@ import tempfile
 import time
 
 from . import debug_kernel, frames, initramfs, kernels, lab, machine, store
+from .qemu import qemu
 
 DEFAULT = "6.12"
 TRANSPORT = ["virtio_pci", "virtio_console"]
@@ -23,6 +24,7 @@ TRANSPORT = ["virtio_pci", "virtio_console"]
 ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on fpswap.port=/dev/vport0p1")
 MEMORY_MB, SANITIZED_MEMORY_MB = 512, 2048
+SELFTEST = pathlib.Path(__file__).parent / "qemu-selftest"
 KEPT_SNAPSHOTS = 4  # of different agents
 
 
@@ -53,7 +55,7 @@ class Amd(lab.Lab):
             "start_s": 180, "silence_s": 60, "debug": options_of_kernel,
             "kernel": kernel.as_json(), "own": own is not None,
             "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in options_of_kernel else MEMORY_MB),
-            "qemu": store.debian("closure", "qemu-system-x86=1:10.")[0],
+            "qemu": qemu.sources(),
             "busybox": str(initramfs.busybox()),
         })
         self.start()
@@ -96,13 +98,30 @@ class Amd(lab.Lab):
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
         machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
                        *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
-                       "-incoming", f"file:{snapshot}"], self._env())
+                       "-incoming", f"file:{snapshot}"])
 
     def enter(self):
         """A machine of its own, with a shell on its console."""
         print("A shell in the lab's machine; end it with exit, or QEMU with Ctrl-A X.", flush=True)
         machine_of_ours = self._qemu(self._initramfs(), "fpswap.shell")
-        return subprocess.run([*machine_of_ours, "-serial", "mon:stdio", *_stream("null")], env=self._env(), check=False).returncode
+        return subprocess.run([*machine_of_ours, "-serial", "mon:stdio", *_stream("null")], check=False).returncode
+
+    def check(self):
+        self._selftest()
+        super().check()
+
+    def _selftest(self):
+        """What the edits of QEMU are for, by programs of ours in a machine without KVM."""
+        native = AmdNative(f"{AmdNative.family}:{self.name.partition(':')[2]}")
+        native.save({**self.settings, "about": AmdNative.about.format(f"the kernel {self.kernel.release}"),
+                     "connect": [*self.settings["connect"][:-1], native.name]})
+        native.start()
+        done = subprocess.run([lab.fpswap(), "run", "--target", f"lab:{native.name}", SELFTEST], check=False,
+                              stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise store.Failure(f"{self.name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
+                                f"{done.stdout}", store.FAILED if done.returncode == 1 else done.returncode)
+        print(f"{self.name}: the emulated CPU passes its self-test: {done.stdout.splitlines()[-1]}")
 
     can_panic = True
     PANIC = "Kernel panic - not syncing: NMI"
@@ -128,7 +147,7 @@ class Amd(lab.Lab):
             archive = self._initramfs(pathlib.Path(folder) / "initramfs", files)
             command = [*self._qemu(archive, f"fpswap.run={program}"), *self._console(console), *_stream("null")]
             try:
-                subprocess.run(command, env=self._env(), timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+                subprocess.run(command, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
                                preexec_fn=machine.dies_with_us)
             except subprocess.TimeoutExpired:
                 pass
@@ -160,28 +179,26 @@ class Amd(lab.Lab):
         with tempfile.TemporaryDirectory() as folder:
             monitor = f"{folder}/monitor"
             command = [*self._qemu(archive), *self._console(log), *_stream(), *_monitor(monitor)]
-            with subprocess.Popen(command, env=self._env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  preexec_fn=machine.dies_with_us) as qemu:
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  preexec_fn=machine.dies_with_us) as process:
                 try:
-                    self.save_platform(frames.hello(qemu, 300))
+                    self.save_platform(frames.hello(process, 300))
                     with Monitor(monitor) as qmp:
                         qmp.run("migrate", uri=f"file:{snapshot}")
                         qmp.until_migrated()
                         qmp.run("quit")
-                    qemu.wait(10)
+                    process.wait(10)
                 except store.Failure as failure:
                     raise store.Failure(f"{self.name}: {failure}; its console is {log}", store.FAILED) from failure
                 finally:
-                    qemu.kill()
-
-    def _env(self):
-        root = self.settings["qemu"]
-        return {**os.environ, "LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu"}
+                    process.kill()
 
     def _qemu(self, archive=None, argument=""):
         """The machine; what differs from run to run, the far ends of its console and stream, is not among it."""
-        settings, share = self.settings, f"{self.settings['qemu']}/usr/share"
-        return [f"{settings['qemu']}/usr/bin/qemu-system-x86_64", "-L", f"{share}/qemu", "-L", f"{share}/seabios",
+        settings, sources = self.settings, self.settings["qemu"]
+        if isinstance(sources, str):
+            raise store.Failure(f"{self.name} was made with another QEMU; make it again: ci/lab build {self.name}")
+        return [str(qemu.qemu(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
                 "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(settings["memory_mb"]),
                 "-kernel", str(self.kernel.bzimage), "-initrd", str(archive or self.folder / "initramfs"),

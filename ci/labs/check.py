@@ -11,15 +11,14 @@ import time
 from . import frames, lab, store
 
 PROGRAMS = 100
+PANIC_PROGRAMS = 400  # in one batch, which is to last until the panic comes
 SEED = 1  # the same programs each time: what changes is the lab
 
 
 def check(one):
     one.start()
     _answers(one)
-    fpswap = lab.agent().with_name("fpswap")
-    if not fpswap.exists():
-        raise store.Failure(f"{fpswap} is not there, so no programs were run; build it: cmake --build build", store.UNAVAILABLE)
+    fpswap = lab.fpswap()
     with tempfile.TemporaryDirectory() as folder:
         _runs_programs(one, fpswap, pathlib.Path(folder))
         if one.can_panic:
@@ -45,8 +44,8 @@ def _answers(one):
     print(f"{one.name}: the agent answered after {answered - began:.2f} s, and ended {ended - answered:.2f} s after its input")
 
 
-def _fuzz(one, fpswap, findings, *words, env=None):
-    return subprocess.Popen([fpswap, "fuzz", "--target", f"lab:{one.name}", "--runs", str(PROGRAMS), "--seed", str(SEED),
+def _fuzz(one, fpswap, findings, *words, programs=PROGRAMS, env=None):
+    return subprocess.Popen([fpswap, "fuzz", "--target", f"lab:{one.name}", "--runs", str(programs), "--seed", str(SEED),
                              "--findings", findings, "--json", *words], stdout=subprocess.PIPE, text=True,
                             env={**os.environ, **(env or {})})
 
@@ -72,14 +71,15 @@ def _survives_a_panic(one, fpswap, folder):
     monitors = folder / "monitors"
     monitors.mkdir()
     # In one batch, so that the machine dies under a program and not between two batches.
-    with _fuzz(one, fpswap, folder / "panic", "--batch", str(PROGRAMS), env={"FPSWAP_MONITORS": str(monitors)}) as fuzz:
+    with _fuzz(one, fpswap, folder / "panic", "--batch", str(PANIC_PROGRAMS),
+               programs=PANIC_PROGRAMS, env={"FPSWAP_MONITORS": str(monitors)}) as fuzz:
         one.panic_under(monitors, lambda: fuzz.poll() is None)
         done = _summary(fuzz)
     deaths = sorted((folder / "panic").glob("*-health-*died*"))
     if not deaths:
         raise store.Failure(f"{one.name}: its machine panicked and fpswap did not tell of it")
-    if done["programs"] != PROGRAMS:
-        raise store.Failure(f"{one.name}: {done['programs']} programs of {PROGRAMS} ran after the panic")
+    if done["programs"] != PANIC_PROGRAMS:
+        raise store.Failure(f"{one.name}: {done['programs']} programs of {PANIC_PROGRAMS} ran after the panic")
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in deaths[0].rglob("*") if path.is_file())
     if one.PANIC not in text:
         raise store.Failure(f"{one.name}: the finding of the panic does not hold what the kernel said of it, '{one.PANIC}'")

@@ -16,6 +16,14 @@ def agent():
     return pathlib.Path(os.environ.get("FPSWAP_AGENT") or store.REPOSITORY / "build" / "kvm-runner").absolute()
 
 
+def fpswap():
+    """The fpswap beside the agent."""
+    program = agent().with_name("fpswap")
+    if not program.exists():
+        raise store.Failure(f"{program} is not there, so no programs were run; build it: cmake --build build", store.UNAVAILABLE)
+    return program
+
+
 class Lab:
     """A machine somewhere, reached by a command. ci/lab's verbs are its methods.
 """

@@ -19,8 +19,8 @@ import unittest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "ci"))
-from labs import store  # noqa: E402
-from labs.amx import apply, edits, images  # noqa: E402
+from labs import apply, store  # noqa: E402
+from labs.amx import edits, images  # noqa: E402
 
 AMX = REPOSITORY / "ci" / "labs" / "amx"
 
@@ -30,14 +30,10 @@ class Edits(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
-        (self.folder / "iodev").mkdir()
-        before = edits.EDITS
-        self.addCleanup(setattr, edits, "EDITS", before)
 
     def applied(self, text, *changes, leave_out=()):
         (self.folder / "a.cc").write_text(text)
-        edits.EDITS = [edits.Edit("one", "why", edits.LAB, changes)]
-        apply.apply(self.folder, leave_out)
+        apply.apply(self.folder, [edits.Edit("one", "why", edits.LAB, changes)], leave_out)
         return (self.folder / "a.cc").read_text()
 
     def test_change_what_is_there(self):

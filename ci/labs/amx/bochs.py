@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import tarfile
 
-from .. import store
-from . import apply
+from .. import apply, store
+from . import edits
 
 HERE = pathlib.Path(__file__).parent
 KEPT = 4
@@ -25,7 +25,7 @@ def bochs(leave_out=()):
         raise store.Failure(f"building Bochs needs {', '.join(missing)}: apt-get install g++ make binutils",
                             store.UNAVAILABLE)
     tarball = pathlib.Path(store.debian("source", "bochs=3.0")[0])
-    inputs = [tarball, HERE / "edits.py", HERE / "apply.py", HERE / "door.h", OPTIONS, tuple(leave_out)]
+    inputs = [tarball, HERE / "edits.py", pathlib.Path(apply.__file__), HERE / "door.h", OPTIONS, tuple(leave_out)]
     # Clones with other edits may share the folder.
     name = f"bochs-{store.digest(*inputs)[:16]}"
     output = store.cache() / "bochs" / name
@@ -37,7 +37,7 @@ def bochs(leave_out=()):
         with tarfile.open(tarball) as archive:
             archive.extractall(sources, filter="data")
         root = next(sources.iterdir())
-        apply.apply(root, leave_out)
+        apply.apply(root, edits.EDITS, leave_out, [(HERE / "door.h", "iodev/door.h")])
         ccache = "ccache " if shutil.which("ccache") else ""
         # Each build in a folder of its own, with the same objects but for what an edit changes.
         env = {**os.environ, "CC": f"{ccache}gcc", "CXX": f"{ccache}g++", "CFLAGS": "-O3", "CXXFLAGS": "-O3",

@@ -2,51 +2,13 @@
 """What is changed in Bochs 3.0 before it is built: XFD, which it lacks, flaws that looked like a kernel's bug or hid
 one, and the door to the outside.
 
-An edit names a file and an anchor in it. The anchor must be there exactly as often as the edit says (once, if it
-says nothing), so that another version of Bochs is refused and not half changed. `check` names the part of
-selftest.c that fails without the edit; LAB where no instruction tells (the machine would not run),
-KVM where it takes a guest: no VM could be entered, and kvm-runner could not answer a hello.
+`check` names the part of selftest.c that fails without the edit; KVM where it takes a guest: no VM could be entered,
+and kvm-runner could not answer a hello.
 """
 
-import dataclasses
+from ..apply import LAB, Edit, after, before, cut, swap
 
-LAB, KVM = "LAB", "KVM"
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """`old` becomes `new`. With `until`, all from `old` up to the next `until` (which stays) becomes `new`."""
-    file: str
-    old: str
-    new: str
-    times: int = 1
-    until: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Edit:
-    name: str
-    why: str
-    check: str
-    changes: tuple
-
-
-def after(file, anchor, text, times=1):
-    return Change(file, anchor, anchor + text, times)
-
-
-def before(file, anchor, text, times=1):
-    return Change(file, anchor, text + anchor, times)
-
-
-def swap(file, old, new, times=1):
-    return Change(file, old, new, times)
-
-
-def cut(file, old, until, new):
-    return Change(file, old, new, 1, until)
-
-
+KVM = "KVM"
 XSAVE = "cpu/xsave.cc"
 AMX = "cpu/avx/amx.cc"
 AMX_H = "cpu/avx/amx.h"
