@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is changed in QEMU 10.0 before it is built: flaws of the emulated CPU that looked like KVM's or hid them.
 
-`check` names the program in qemu-selftest/ that diverges in lab:amd-native without the edit. "SDM" is Intel's manual;
+`check` names the program in qemu-selftest/ that diverges without the edit, in lab:amd-native unless it takes a guest; NONE
+where no step can tell. "SDM" is Intel's manual;
 what AMD does otherwise is said."""
 
 from ..apply import LAB, Change, Edit, after, before, swap
 
+NONE = "NONE"
 FPU = "target/i386/tcg/fpu_helper.c"
 EMIT = "target/i386/tcg/emit.c.inc"
 DECODE = "target/i386/tcg/decode-new.c.inc"
@@ -353,7 +355,7 @@ static void gen_x87_stack(DisasContext *s, int uses, TCGv ptr, TCGLabel *skip)
          )),
 
     Edit("xsave-nm", "XSAVE and its kind raise #NM if CR0.TS (SDM vol. 2, XSAVE and XRSTOR); #UD comes first, #GP after it.",
-         "xsave-nm", (
+         NONE, (
              before(FPU, "    /* The operand must be 64 byte aligned.  */\n", """    if (env->cr[0] & CR0_TS_MASK) {
         raise_exception_ra(env, EXCP07_PREX, ra);
     }
@@ -362,7 +364,7 @@ static void gen_x87_stack(DisasContext *s, int uses, TCGv ptr, TCGLabel *skip)
          )),
 
     Edit("xsetbv", "XSETBV's #UD without CR4.OSXSAVE comes before its interception, which KVM takes for granted (APM vol. 2, "
-         "15.9).", "KVM", (
+         "15.9).", "xsetbv", (
              swap("target/i386/tcg/system/svm_helper.c", "void helper_svm_check_intercept(CPUX86State *env, uint32_t type)\n{\n",
                   """void helper_svm_check_intercept(CPUX86State *env, uint32_t type)
 {
