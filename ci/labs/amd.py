@@ -71,6 +71,8 @@ class Amd(lab.Lab):
         return lab.agent().with_name(self.agent_name)
 
     def start(self):
+        if isinstance(self.settings["qemu"], dict):
+            qemu.build(self.settings["qemu"])
         self._started()
 
     def _started(self):
@@ -93,6 +95,8 @@ class Amd(lab.Lab):
         return self._snapshot().exists()
 
     def connect(self):
+        if not pathlib.Path(self._qemu()[0]).exists():  # fpswap would not wait for a build
+            raise store.Failure(f"{self.name}: its QEMU is to be built anew: ci/lab start {self.name}", store.UNAVAILABLE)
         snapshot = self._started()
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
         machine.serve(self, [*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
@@ -198,7 +202,7 @@ class Amd(lab.Lab):
         settings, sources = self.settings, self.settings["qemu"]
         if isinstance(sources, str):
             raise store.Failure(f"{self.name} was made with another QEMU; make it again: ci/lab build {self.name}")
-        return [str(qemu.qemu(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
+        return [str(qemu.program(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
                 "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(settings["memory_mb"]),
                 "-kernel", str(self.kernel.bzimage), "-initrd", str(archive or self.folder / "initramfs"),
