@@ -72,6 +72,8 @@ class Amd(lab.Lab):
         return lab.agent().with_name(self.agent_name)
 
     def start(self):
+        if isinstance(self.settings["qemu"], dict):
+            qemu.build(self.settings["qemu"])
         self._started()
 
     def _started(self):
@@ -94,6 +96,8 @@ class Amd(lab.Lab):
         return self._snapshot().exists()
 
     def connect(self):
+        if not pathlib.Path(self._qemu()[0]).exists():  # fpswap would not wait for a build
+            raise store.Failure(f"{self.name}: its QEMU is to be built anew: ci/lab start {self.name}", store.UNAVAILABLE)
         snapshot = self._started()
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
         machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
@@ -116,12 +120,13 @@ class Amd(lab.Lab):
         native.save({**self.settings, "about": AmdNative.about.format(f"the kernel {self.kernel.release}"),
                      "connect": [*self.settings["connect"][:-1], native.name]})
         native.start()
-        done = subprocess.run([lab.fpswap(), "run", "--target", f"lab:{native.name}", SELFTEST], check=False,
-                              stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise store.Failure(f"{self.name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
-                                f"{done.stdout}", store.FAILED if done.returncode == 1 else done.returncode)
-        print(f"{self.name}: the emulated CPU passes its self-test: {done.stdout.splitlines()[-1]}")
+        for name in dict.fromkeys((native.name, self.name)):
+            done = subprocess.run([lab.fpswap(), "run", "--target", f"lab:{name}", SELFTEST], check=False,
+                                  stdout=subprocess.PIPE, text=True)
+            if done.returncode != 0:
+                raise store.Failure(f"{name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
+                                    f"{done.stdout}", store.FAILED if done.returncode == 1 else done.returncode)
+            print(f"{name}: the emulated CPU passes its self-test: {done.stdout.splitlines()[-1]}")
 
     can_panic = True
     PANIC = "Kernel panic - not syncing: NMI"
@@ -198,7 +203,7 @@ class Amd(lab.Lab):
         settings, sources = self.settings, self.settings["qemu"]
         if isinstance(sources, str):
             raise store.Failure(f"{self.name} was made with another QEMU; make it again: ci/lab build {self.name}")
-        return [str(qemu.qemu(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
+        return [str(qemu.program(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
                 "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(settings["memory_mb"]),
                 "-kernel", str(self.kernel.bzimage), "-initrd", str(archive or self.folder / "initramfs"),

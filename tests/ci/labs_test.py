@@ -21,7 +21,8 @@ import zlib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "ci"))
-from labs import frames, initramfs, kernels, lab, selftests, store  # noqa: E402
+from labs import apply, frames, initramfs, kernels, lab, selftests, store  # noqa: E402
+from labs.qemu import edits as qemu_edits  # noqa: E402
 
 
 class InAFolder(unittest.TestCase):
@@ -309,6 +310,13 @@ class Names(unittest.TestCase):
         for name in ["", ".", "..", "a/b", "amd:", "amd:../x", "-x", "a b"]:
             with self.subTest(name), self.assertRaises(store.Failure):
                 lab.Lab(name)
+
+
+class QemuEdits(unittest.TestCase):
+    def test_each_has_a_program_in_the_self_test(self):
+        programs = {path.stem for path in (REPOSITORY / "ci" / "labs" / "qemu-selftest").glob("*.fps")}
+        wanted = {edit.check for edit in qemu_edits.EDITS} - {apply.LAB, qemu_edits.NONE}
+        self.assertEqual(wanted - programs, set())
 
 
 if __name__ == "__main__":

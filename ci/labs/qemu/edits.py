@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is changed in QEMU 10.0 before it is built: flaws of the emulated CPU that looked like KVM's or hid them.
 
-`check` names the program in qemu-selftest/ that diverges in lab:amd-native without the edit. "SDM" is Intel's manual;
+`check` names the program in qemu-selftest/ that diverges without the edit, in lab:amd-native unless it takes a guest; NONE
+where no step can tell. "SDM" is Intel's manual;
 what AMD does otherwise is said."""
 
 from ..apply import LAB, Change, Edit, after, before, swap
 
+NONE = "NONE"
 FPU = "target/i386/tcg/fpu_helper.c"
 EMIT = "target/i386/tcg/emit.c.inc"
 DECODE = "target/i386/tcg/decode-new.c.inc"
@@ -24,20 +26,25 @@ EDITS = [
 
     Edit("x87-stack", "Stack overflow and underflow: IE, SF and C1, the default NaN if IE is masked, nothing done if it is "
          "not (SDM vol. 1, 8.5.1.1). C1 is cleared by what else may report such a fault.", "x87-stack", (
-             after(HELPERS, "DEF_HELPER_1(fpush, void, env)\n", "DEF_HELPER_2(x87_stack, i32, env, i32)\n"),
+             after(HELPERS, "DEF_HELPER_1(fpush, void, env)\n", "DEF_HELPER_3(x87_stack, i32, env, i32, tl)\n"),
              before(FPU, "void helper_fpush(CPUX86State *env)\n", """/*
  * Before an instruction that reads the registers of bits 7:0 in `uses` (bit i: ST(i)), pushes if bit 8, gives ST(0) a
  * new value too if bit 9, changes only the sign if bit 10, and only stores ST(0) if bit 11. Whether it is to be done: not so after an unmasked fault,
  * nor where the default NaN was all of the masked response. Elsewhere an operand that lacks is given that value, which
- * leads to the response of each instruction (but for the one NaN that is chosen of two).
+ * leads to the response of each instruction (but for the one NaN that is chosen of two). Bits 23:16 are the size of the
+ * operand in memory, at `ptr`: its faults come before anything is changed.
  */
-uint32_t helper_x87_stack(CPUX86State *env, uint32_t uses)
+uint32_t helper_x87_stack(CPUX86State *env, uint32_t uses, target_ulong ptr)
 {
+    X86Access ac;
     bool pushes = uses & 0x100, writes_st0 = uses & 0x200;
     bool underflow = false;
     bool overflow = pushes && !env->fptags[(env->fpstt - 1) & 7];
     int i;
 
+    if (uses >> 16) {
+        access_prepare(&ac, env, ptr, uses >> 16, uses & 0x800 ? MMU_DATA_STORE : MMU_DATA_LOAD, GETPC());
+    }
     for (i = 0; i < 8; i++) {
         underflow |= (uses >> i & 1) && env->fptags[(env->fpstt + i) & 7];
     }
@@ -130,24 +137,44 @@ static int x87_uses(int op, bool memory, int rm)
 }
 
 """),
+             before(TRANSLATE, "static void gen_x87(DisasContext *s, X86DecodedInsn *decode)\n{\n", """/* The size of an operand in memory. */
+static int x87_size(int op)
+{
+    switch (op) {
+    case 0x1d: case 0x1f: case 0x3c: case 0x3e:
+        return 10;
+    case 0x20 ... 0x2b: case 0x3d: case 0x3f:
+        return 8;
+    case 0x30 ... 0x3b:
+        return 2;
+    default:
+        return 4;
+    }
+}
+
+static void gen_x87_stack(DisasContext *s, int uses, TCGv ptr, TCGLabel *skip)
+{
+    if (uses >= 0) {
+        TCGv_i32 go_on = tcg_temp_new_i32();
+
+        gen_helper_x87_stack(go_on, tcg_env, tcg_constant_i32(uses), ptr);
+        tcg_gen_brcondi_i32(TCG_COND_EQ, go_on, 0, skip);
+    }
+}
+
+"""),
              after(TRANSLATE, "    mod = (modrm >> 6) & 3;\n    rm = modrm & 7;\n"
                    "    op = ((b & 7) << 3) | ((modrm >> 3) & 7);\n", """    skip = gen_new_label();
     uses = x87_uses(op, mod != 3, rm);
 """),
              after(TRANSLATE, "    bool update_fip = true;\n    int b = decode->b;\n", "    TCGLabel *skip;\n    int uses;\n    bool flags = false;\n"),
-             swap(TRANSLATE, "    if (mod != 3) {\n        /* memory op */\n",
-                  """    if (uses >= 0) {
-        TCGv_i32 go_on = tcg_temp_new_i32();
-
-        if (mod == 3 && (op == 0x1d || op == 0x1e || op == 0x3d || op == 0x3e || (op & 0x34) == 0x10)) {
+             before(TRANSLATE, "        switch (op) {\n        case 0x00 ... 0x07: /* fxxxs */\n",
+                    "        gen_x87_stack(s, uses < 0 ? uses : uses | x87_size(op) << 16, s->A0, skip);\n"),
+             after(TRANSLATE, "        /* register float ops */\n        int opreg = rm;\n\n", """        if (op == 0x1d || op == 0x1e || op == 0x3d || op == 0x3e || (op & 0x34) == 0x10) {
             flags = true;
             gen_update_cc_op(s);
         }
-        gen_helper_x87_stack(go_on, tcg_env, tcg_constant_i32(uses));
-        tcg_gen_brcondi_i32(TCG_COND_EQ, go_on, 0, skip);
-    }
-    if (mod != 3) {
-        /* memory op */
+        gen_x87_stack(s, uses, tcg_constant_tl(0), skip);
 """),
              before(TRANSLATE, "    if (update_fip) {\n        tcg_gen_ld_i32(s->tmp2_i32, tcg_env,\n"
                     "                       offsetof(CPUX86State, segs[R_CS].selector));\n", """    if (flags) {
@@ -177,15 +204,19 @@ static int x87_uses(int op, bool memory, int rm)
 
     Edit("x87-wait", "All x87 instructions but the FN forms of control, and all of MMX, raise #MF first if an unmasked "
          "exception is pending (SDM vol. 1, 8.6; vol. 3, 13.4).", "x87-wait", (
-             before(TRANSLATE, "    if (uses >= 0) {\n        TCGv_i32 go_on", """    if (!(mod != 3 ? op == 0x0e || op == 0x0f || op == 0x2e || op == 0x2f : op == 0x1c || op == 0x3c)) {
+             before(TRANSLATE, "    if (mod != 3) {\n        /* memory op */\n", """    if (!(mod != 3 ? op == 0x0e || op == 0x0f || op == 0x2e || op == 0x2f : op == 0x1c || op == 0x3c)) {
         gen_helper_fwait(tcg_env);
     }
 """),
-             swap(FPU, "void helper_enter_mmx(CPUX86State *env)\n{\n", """void helper_enter_mmx(CPUX86State *env)
-{
-    if (env->fpus & FPUS_SE) {
-        fpu_raise_exception(env, GETPC());
-    }
+             swap(DECODE, "        gen_helper_enter_mmx(tcg_env);\n    }\n\n    if (decode.e.special != X86_SPECIAL_NoLoadEA",
+                  "        gen_helper_fwait(tcg_env);\n    }\n\n    if (decode.e.special != X86_SPECIAL_NoLoadEA"),
+             # The tags change last: not if memory faults.
+             swap(DECODE, "        decode.e.gen(s, &decode);\n        gen_writeback(s, &decode, 0, s->T0);\n", """        decode.e.gen(s, &decode);
+        gen_writeback(s, &decode, 0, s->T0);
+        if (decode.e.special == X86_SPECIAL_MMX &&
+            !(s->prefix & (PREFIX_REPZ | PREFIX_REPNZ | PREFIX_DATA))) {
+            gen_helper_enter_mmx(tcg_env);
+        }
 """),
              swap(FPU, "void helper_emms(CPUX86State *env)\n{\n", """void helper_emms(CPUX86State *env)
 {
@@ -324,11 +355,22 @@ static int x87_uses(int op, bool memory, int rm)
          )),
 
     Edit("xsave-nm", "XSAVE and its kind raise #NM if CR0.TS (SDM vol. 2, XSAVE and XRSTOR); #UD comes first, #GP after it.",
-         "xsave-nm", (
+         NONE, (
              before(FPU, "    /* The operand must be 64 byte aligned.  */\n", """    if (env->cr[0] & CR0_TS_MASK) {
         raise_exception_ra(env, EXCP07_PREX, ra);
     }
 
+"""),
+         )),
+
+    Edit("xsetbv", "XSETBV's #UD without CR4.OSXSAVE comes before its interception, which KVM takes for granted (APM vol. 2, "
+         "15.9).", "xsetbv", (
+             swap("target/i386/tcg/system/svm_helper.c", "void helper_svm_check_intercept(CPUX86State *env, uint32_t type)\n{\n",
+                  """void helper_svm_check_intercept(CPUX86State *env, uint32_t type)
+{
+    if (type == SVM_EXIT_XSETBV && !(env->cr[4] & CR4_OSXSAVE_MASK)) {
+        raise_exception_ra(env, EXCP06_ILLOP, GETPC());
+    }
 """),
          )),
 

@@ -26,13 +26,18 @@ def sources():
             "firmware": [f"{bios}/usr/share/seabios", f"{data}/usr/share/qemu"]}
 
 
-def qemu(of, leave_out=()):
-    """The program, of sources(). With `leave_out`, names of edits, one without them, to see what they are for."""
+def program(of, leave_out=()):
+    """Where it is, or will be once build() has made it."""
     # The tarball's name has its version; it was checked against the archive's list when it was fetched.
     key = store.digest(of["tarball"], of["meson"], HERE / "edits.py", pathlib.Path(apply.__file__), OPTIONS, tuple(leave_out))
-    output = store.cache() / "qemu" / f"qemu-{key[:16]}"
+    return store.cache() / "qemu" / f"qemu-{key[:16]}"
+
+
+def build(of, leave_out=()):
+    """The program, of sources(). With `leave_out`, names of edits, one without them, to see what they are for."""
+    output = program(of, leave_out)
     output.parent.mkdir(parents=True, exist_ok=True)
-    store.made(output, [key], lambda temporary: _build(of, leave_out, output, temporary),
+    store.made(output, [output.name], lambda temporary: _build(of, leave_out, output, temporary),
                "building QEMU; this takes 3 to 12 minutes, once")
     os.utime(output)
     for old in sorted(output.parent.glob("qemu-*.key"), key=lambda key: key.with_suffix("").stat().st_mtime)[:-KEPT]:
