@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -109,3 +110,8 @@ def debian(verb, *words):
 def unpacked(package):
     """The folder of a Debian package, of its newest version or of NAME=VERSION-PREFIX's."""
     return pathlib.Path(debian("unpack", package)[0])
+
+
+def extract(archive, folder):
+    """All of an open tarfile, and nothing outside of `folder` where this Python can see to that (3.11.4 and later)."""
+    archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))

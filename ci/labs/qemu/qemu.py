@@ -58,7 +58,7 @@ def _build(of, leave_out, output, temporary):
     store.remove(work)
     (work / "build").mkdir(parents=True)
     with tarfile.open(of["tarball"]) as archive:
-        archive.extractall(work, filter="data")
+        store.extract(archive, work)
     root = next(folder for folder in work.iterdir() if (folder / "configure").exists())
     apply.apply(root, edits.EDITS, leave_out)
     ccache = "ccache " if shutil.which("ccache") else ""
