@@ -44,14 +44,15 @@ class SeenArea final : public cpu::Choices {
   // answers give the same bytes.
   bool OmitUnmodified(Component c) override {
     if (c == Component::kX87) return Unchanged({0, 24}) && Unchanged({32, 128});
-    // Only XSAVEOPT stores MXCSR by a rule of its own.
-    const bool mxcsr_too = compacted_ || fxsave;
-    if (c == Component::kSse) return Unchanged({160, 256}) && (!mxcsr_too || Unchanged({24, 8}));
+    // Only XSAVEOPT stores MXCSR by a rule of its own, and FXSAVE by a choice of its own.
+    if (c == Component::kSse) return Unchanged({160, 256}) && (!compacted_ || Unchanged({24, 8}));
     const auto& sub = cpu_.features->xsave.sub[static_cast<unsigned>(c)];
     return Unchanged(
         {compacted_ ? xstate::CompactedOffset(cpu_.features->xsave, xcomp_bv_, c) : sub.offset,
          sub.size});
   }
+
+  bool OmitMxcsr() override { return Unchanged({24, 8}); }
 
   void ResolvePointers(cpu::X87& x87) override {
     if (after_.size() < 24) return;
@@ -70,7 +71,6 @@ class SeenArea final : public cpu::Choices {
   }
 
   bool wide = false;
-  bool fxsave = false;
 
  private:
   static uint64_t Low(uint64_t old, uint64_t seen) {
@@ -208,7 +208,6 @@ Outcome StepFxsave(Context& c) {
   auto& slot = SlotBytes(c);
   SeenArea choices(c.cpu, false, 0, slot.Bytes().subspan(AtOf(c)), c.journal());
   choices.wide = wide;
-  choices.fxsave = true;
   Outcome o;
   o.fault = c.cpu.Fxsave(slot.Write(AtOf(c), xstate::kLegacySize), AddressOf(c), wide, choices);
   o.journal = slot.Bytes().subspan(AtOf(c), xstate::kLegacySize);

@@ -143,6 +143,9 @@ class Choices {
   // (SDM 13.9, 13.11 "modified optimization"): do they? Also asked by FXSAVE about kSse where
   // CR4.OSFXSR=0: XMM and MXCSR may or may not be saved then (SDM vol. 2, FXSAVE).
   virtual bool OmitUnmodified(Component c) = 0;
+  // FXSAVE without CR4.OSFXSR leaves MXCSR and MXCSR_MASK out. It may leave out XMM, too, or one of
+  // the two alone (SDM vol. 2, FXSAVE: implementation dependent).
+  virtual bool OmitMxcsr() { return OmitUnmodified(Component::kSse); }
   // FOP, FIP, FDP and (in the forms without REX.W) FCS and FDS are about to be stored. `x87` holds
   // what the model expects. Overwrite in place those five fields with what was seen (what a form
   // doesn't show is left alone); or leave all alone. It needs no judgement of its own: an answer

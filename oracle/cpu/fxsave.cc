@@ -20,8 +20,8 @@ Result Cpu::Fxsave(std::span<uint8_t> area, uint64_t address, bool wide, Choices
   if (Result fault = CheckFxArea(*this, address)) return fault;
   ResolvePointers(wide, choices);
   StoreX87(area, wide);
-  if (!cr4_osfxsr && choices.OmitUnmodified(Component::kSse)) return std::nullopt;
-  StoreXmm(area);
+  if (cr4_osfxsr || !choices.OmitUnmodified(Component::kSse)) StoreXmm(area);
+  if (!cr4_osfxsr && choices.OmitMxcsr()) return std::nullopt;
   xstate::WriteAt(area, 24, regs.mxcsr);
   xstate::WriteAt(area, 28, features->mxcsr_mask);
   return std::nullopt;
