@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "harness/files/files.h"
 #include "harness/trace/kernel_log.h"
 #include "harness/trace/record.h"
 
@@ -25,10 +26,8 @@ std::vector<uint8_t> Compared(const trace::RecordView& record) {
   if (record.kind == RecordKind::kEnd) {
     bytes.resize(std::min<size_t>(bytes.size(), 1));  // the reason
   } else if (record.kind == RecordKind::kKernelLog) {
-    const std::string_view log(reinterpret_cast<const char*>(record.bytes.data()),
-                               record.bytes.size());
     bytes.clear();  // by kind and function: addresses and times never repeat
-    for (const trace::Splat& splat : trace::FindSplats(log)) {
+    for (const trace::Splat& splat : trace::FindSplats(files::AsText(record.bytes))) {
       bytes.insert(bytes.end(), splat.kind.begin(), splat.kind.end());
       bytes.insert(bytes.end(), splat.place.begin(), splat.place.end());
     }

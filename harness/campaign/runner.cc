@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "harness/campaign/runner.h"
 
+#include <algorithm>
+
 namespace fpswap::campaign {
 namespace {
 
@@ -24,6 +26,20 @@ class TargetRunner : public Runner {
 };
 
 }  // namespace
+
+std::expected<void, std::string> RunInBatches(Runner& runner,
+                                              std::span<const plan::Plan* const> plans,
+                                              const Runner::Done& done) {
+  constexpr size_t kBatch = 64;
+  for (size_t first = 0; first < plans.size(); first += kBatch) {
+    const auto status =
+        runner.Run(plans.subspan(first, std::min(kBatch, plans.size() - first)), nullptr,
+                   [&](size_t index, std::span<const uint8_t> records,
+                       const judge::Verdict& verdict) { done(first + index, records, verdict); });
+    if (!status) return status;
+  }
+  return {};
+}
 
 std::unique_ptr<Runner> MakeRunner(std::unique_ptr<targets::Target> target) {
   return std::make_unique<TargetRunner>(std::move(target));

@@ -29,6 +29,11 @@ class Runner {
                                                judge::ReachSink* reach, const Done& done) = 0;
 };
 
+// Runs any number of `plans`, some at a time: a target answers when a batch is through.
+std::expected<void, std::string> RunInBatches(Runner& runner,
+                                              std::span<const plan::Plan* const> plans,
+                                              const Runner::Done& done);
+
 std::unique_ptr<Runner> MakeRunner(std::unique_ptr<targets::Target> target);
 
 // A program that ran: all that a finding needs.

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/files/files.h"
 #include "harness/program/suggest.h"
 #include "harness/triage/signature.h"
 
@@ -30,6 +31,20 @@ int FailUnavailable(const Io& io, std::string_view target, const targets::Unavai
               fmt::format("target {} is not available: {}{}\n  `fpswap doctor` tells what this "
                           "machine can test",
                           target, why.reason, remedy));
+}
+
+std::expected<trace::Trace, std::string> ReadTraceFile(const fs::path& path) {
+  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
+  if (!bytes) return std::unexpected(bytes.error());
+  auto trace = trace::ReadTrace(files::AsBytes(*bytes));
+  if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
+  return trace;
+}
+
+fs::path TraceOrProgram(const fs::path& path) {
+  std::error_code status;
+  if (!fs::is_directory(path, status)) return path;
+  return fs::exists(path / "trace.fpt", status) ? path / "trace.fpt" : path / "program.fps";
 }
 
 ExitCode ExitOf(size_t fresh, size_t bad) {

@@ -14,6 +14,7 @@
 #include "harness/plan/plan.h"
 #include "harness/program/program.h"
 #include "harness/trace/platform.h"
+#include "harness/trace/trace.h"
 
 namespace fpswap::cli {
 
@@ -23,6 +24,13 @@ std::filesystem::path OwnFolder();
 // Prints "fpswap: ..." and gives back `code`.
 int Fail(const Io& io, ExitCode code, std::string_view sentence);
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);
+
+// The error begins with the file's name.
+std::expected<trace::Trace, std::string> ReadTraceFile(const std::filesystem::path& path);
+
+// What of a finding's folder (or a known divergence's) says most: its trace, else its program. Any
+// other path is itself.
+std::filesystem::path TraceOrProgram(const std::filesystem::path& path);
 
 // The exit code where `fresh` divergences are new and `bad` files could not be read or written: a
 // file that can't be read must not hide a divergence.

@@ -50,27 +50,20 @@ std::vector<std::string> Split(const std::string& names) {
 
 std::expected<void, std::string> RunOn(Side& side, std::span<const triage::Known> known,
                                        std::vector<Row>& rows) {
-  constexpr size_t kBatch = 64;
-  for (size_t first = 0; first < rows.size(); first += kBatch) {
-    const size_t count = std::min(kBatch, rows.size() - first);
-    std::vector<plan::Plan> plans;
-    for (size_t i = 0; i < count; ++i) {
-      plans.push_back(plan::MakePlan(rows[first + i].program, side.runner->platform()));
-    }
-    std::vector<const plan::Plan*> pointers;
-    for (const plan::Plan& plan : plans) pointers.push_back(&plan);
-    const auto status = side.runner->Run(
-        pointers, nullptr,
-        [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
-          Row& row = rows[first + index];
-          row.records.emplace_back(records.begin(), records.end());
-          const bool fresh =
-              triage::Sort(verdict, side.runner->platform(), known).first_new.has_value();
-          row.verdicts.emplace_back(fresh ? "NEW" : verdict.ok() ? "agrees" : "known");
-        });
-    if (!status) return status;
+  std::vector<plan::Plan> plans;
+  for (const Row& row : rows) {
+    plans.push_back(plan::MakePlan(row.program, side.runner->platform()));
   }
-  return {};
+  std::vector<const plan::Plan*> pointers;
+  for (const plan::Plan& plan : plans) pointers.push_back(&plan);
+  return campaign::RunInBatches(
+      *side.runner, pointers,
+      [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
+        rows[index].records.emplace_back(records.begin(), records.end());
+        const bool fresh =
+            triage::Sort(verdict, side.runner->platform(), known).first_new.has_value();
+        rows[index].verdicts.emplace_back(fresh ? "NEW" : verdict.ok() ? "agrees" : "known");
+      });
 }
 
 std::string Bytes(const std::vector<uint8_t>& bytes) {

@@ -14,7 +14,7 @@
 #include "harness/files/files.h"
 #include "harness/judge/judge.h"
 #include "harness/program/text.h"
-#include "harness/trace/trace.h"
+#include "harness/triage/finding.h"
 #include "harness/triage/known.h"
 
 namespace fpswap::cli {
@@ -75,10 +75,8 @@ std::vector<std::string> CommentsOf(std::string_view text) {
 
 std::expected<void, std::string> ReadTraceInto(const fs::path& path, ExportRequest& request,
                                                std::optional<size_t> which) {
-  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
-  if (!bytes) return std::unexpected(bytes.error());
-  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
-  if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
+  const auto trace = ReadTraceFile(path);
+  if (!trace) return std::unexpected(trace.error());
   request.program = trace->program;
   request.platform = trace->platform;
   const judge::Verdict verdict = judge::JudgeTrace(*trace);
@@ -148,15 +146,6 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
   return {};
 }
 
-std::optional<size_t> DivergenceOf(const fs::path& folder) {
-  const auto text = files::ReadFile(folder / "verdict.json", kMaxJson);
-  const auto json = nlohmann::json::parse(text.value_or(""), nullptr, false);
-  if (!json.is_object() || !json.contains("divergence")) return {};
-  return json["divergence"].is_number_unsigned()
-             ? std::optional<size_t>(json["divergence"].get<size_t>())
-             : std::nullopt;
-}
-
 }  // namespace
 
 int Export(const ExportOptions& options, const Io& io) {
@@ -165,14 +154,12 @@ int Export(const ExportOptions& options, const Io& io) {
       options.format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
   std::error_code status;
   const bool folder = fs::is_directory(options.path, status);
-  fs::path path = options.path;
-  if (folder) {
-    path = fs::exists(path / "trace.fpt", status) ? path / "trace.fpt" : path / "program.fps";
-  }
-  const auto read =
-      path.extension() == ".fpt"
-          ? ReadTraceInto(path, request, folder ? DivergenceOf(options.path) : std::nullopt)
-          : ReadProgramInto(path, request);
+  const fs::path path = TraceOrProgram(options.path);
+  const auto name =
+      folder ? triage::ReadFindingName(options.path) : std::unexpected(std::string("no folder"));
+  const auto read = path.extension() == ".fpt"
+                        ? ReadTraceInto(path, request, name ? name->divergence : std::nullopt)
+                        : ReadProgramInto(path, request);
   if (!read) return Fail(io, kBadInput, read.error());
   if (folder) {
     const auto described = DescribeKnown(options.path, request);

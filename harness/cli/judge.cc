@@ -29,11 +29,10 @@ int Judge(const JudgeOptions& options, const Io& io) {
   auto results = nlohmann::json::array();
   unsigned bad = 0, fresh = 0;
   for (const auto& path : listed->traces) {
-    const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
-    auto trace = bytes ? trace::ReadTrace(files::AsBytes(*bytes)) : std::unexpected(std::string());
+    const auto trace = ReadTraceFile(path);
     if (!trace) {
       ++bad;
-      io.err(bytes ? fmt::format("{}: {}\n", path.string(), trace.error()) : bytes.error() + "\n");
+      io.err(trace.error() + "\n");
       continue;
     }
     const judge::Verdict verdict = judge::JudgeTrace(*trace);

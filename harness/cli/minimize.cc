@@ -14,6 +14,7 @@
 #include "harness/cli/common.h"
 #include "harness/files/files.h"
 #include "harness/program/text.h"
+#include "harness/triage/finding.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::cli {
@@ -22,7 +23,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMaxVerdict = 4 << 20;
 // Runs from which it is told how often a divergence shows.
 constexpr unsigned kRuns = 10;
 // A candidate that shows it as often as the program did is missed at most this often.
@@ -33,22 +33,6 @@ struct Wanted {
   std::string key;
   std::string name;
 };
-
-// The signature that a finding's folder is for.
-std::expected<Wanted, std::string> OfFinding(const fs::path& folder) {
-  const fs::path path = folder / "verdict.json";
-  const auto text = files::ReadFile(path, kMaxVerdict);
-  if (!text) return std::unexpected(text.error());
-  const auto object = nlohmann::json::parse(*text, nullptr, false);
-  const auto word = [&](const char* key) {
-    return object.is_object() && object.contains(key) && object[key].is_string()
-               ? object[key].get<std::string>()
-               : std::string();
-  };
-  Wanted wanted{word("signature"), word("name")};
-  if (wanted.key.empty()) return std::unexpected(path.string() + ": has no \"signature\"");
-  return wanted;
-}
 
 bool Has(const judge::Verdict& verdict, const Wanted& wanted) {
   return std::ranges::any_of(verdict.divergences, [&](const judge::Divergence& divergence) {
@@ -215,11 +199,13 @@ int Minimize(const MinimizeOptions& options, const Io& io) {
   std::error_code status;
   fs::path file = options.path, out;
   std::optional<Wanted> wanted;
-  Common common = options.common;
   if (fs::is_directory(file, status)) {
-    auto of = OfFinding(file);
+    const auto of = triage::ReadFindingName(file);
     if (!of) return Fail(io, kBadInput, of.error());
-    wanted = std::move(*of);
+    if (of->key.empty()) {
+      return Fail(io, kBadInput, (file / "verdict.json").string() + ": has no \"signature\"");
+    }
+    wanted = Wanted{of->key, of->name};
     out = file / "minimized.fps";
     file /= "program.fps";
   } else {
@@ -228,8 +214,8 @@ int Minimize(const MinimizeOptions& options, const Io& io) {
   if (options.out) out = *options.out;
   auto program = files::ReadProgram(file);
   if (!program) return Fail(io, kBadInput, program.error());
-  auto target = campaign::Open(common.target, common.TargetOptions());
-  if (!target) return FailUnavailable(io, common.target, target.error());
+  auto target = campaign::Open(options.common.target, options.common.TargetOptions());
+  if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
   return Minimizer(options, io, *runner).Go(std::move(*program), std::move(wanted), out);
 }

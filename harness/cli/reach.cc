@@ -28,10 +28,8 @@ Status AddRunTable(const fs::path& path, campaign::ReachTable& table) {
 }
 
 Status AddTrace(const fs::path& path, campaign::ReachTable& table) {
-  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
-  if (!bytes) return std::unexpected(bytes.error());
-  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
-  if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
+  const auto trace = ReadTraceFile(path);
+  if (!trace) return std::unexpected(trace.error());
   const plan::Plan plan = plan::MakePlan(trace->program, trace->platform);
   judge::Judge judge(trace->platform);
   table.Count(trace->program, plan);

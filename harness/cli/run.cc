@@ -126,24 +126,17 @@ void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
 }
 
 std::expected<void, std::string> Replay::RunAll(campaign::Runner& runner) {
-  constexpr size_t kBatch = 64;
   runner_ = &runner;
+  std::vector<const plan::Plan*> plans;
   for (Loaded& loaded : loaded_) {
     loaded.plan = plan::MakePlan(loaded.program, runner.platform());
+    plans.push_back(&loaded.plan);
   }
-  for (size_t first = 0; first < loaded_.size(); first += kBatch) {
-    std::vector<const plan::Plan*> plans;
-    for (size_t i = first; i < std::min(loaded_.size(), first + kBatch); ++i) {
-      plans.push_back(&loaded_[i].plan);
-    }
-    auto status = runner.Run(
-        plans, nullptr,
-        [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
-          Done(loaded_[first + index], records, verdict);
-        });
-    if (!status) return status;
-  }
-  return {};
+  return campaign::RunInBatches(
+      runner, plans,
+      [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
+        Done(loaded_[index], records, verdict);
+      });
 }
 
 void Replay::TellNotShown() {

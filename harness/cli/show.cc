@@ -9,17 +9,14 @@
 #include "harness/cli/common.h"
 #include "harness/files/files.h"
 #include "harness/judge/judge.h"
-#include "harness/trace/trace.h"
 
 namespace fpswap::cli {
 namespace fs = std::filesystem;
 namespace {
 
 std::expected<report::Shown, std::string> ShowTrace(const fs::path& path) {
-  const auto bytes = files::ReadFile(path, trace::kMaxTraceSize);
-  if (!bytes) return std::unexpected(bytes.error());
-  const auto trace = trace::ReadTrace(files::AsBytes(*bytes));
-  if (!trace) return std::unexpected(fmt::format("{}: {}", path.string(), trace.error()));
+  const auto trace = ReadTraceFile(path);
+  if (!trace) return std::unexpected(trace.error());
   const plan::Plan plan = plan::MakePlan(trace->program, trace->platform);
   report::Shown shown = report::Describe(plan, judge::JudgeTrace(*trace));
   shown.trims = trace->trims;  // of the program as it was given when it ran
@@ -29,11 +26,7 @@ std::expected<report::Shown, std::string> ShowTrace(const fs::path& path) {
 }  // namespace
 
 int Show(const ShowOptions& options, const Io& io) {
-  fs::path path = options.path;
-  std::error_code status;
-  if (fs::is_directory(path, status)) {
-    path = fs::exists(path / "trace.fpt", status) ? path / "trace.fpt" : path / "program.fps";
-  }
+  const fs::path path = TraceOrProgram(options.path);
   std::expected<report::Shown, std::string> shown;
   if (path.extension() == ".fpt") {
     shown = ShowTrace(path);

@@ -122,6 +122,27 @@ std::string FindingVerdictJson(const Finding& finding) {
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+std::expected<FindingName, std::string> ReadFindingName(const fs::path& folder) {
+  using nlohmann::json;
+  constexpr size_t kMaxVerdict = 1 << 20;
+  const fs::path path = folder / "verdict.json";
+  const auto text = files::ReadFile(path, kMaxVerdict);
+  if (!text) return std::unexpected(text.error());
+  const json object = json::parse(*text, nullptr, false);
+  const auto value = [&](const char* key) {
+    return object.is_object() && object.contains(key) ? object[key] : json();
+  };
+  const auto word = [&](const char* key) {
+    const json found = value(key);
+    return found.is_string() ? found.get<std::string>() : std::string();
+  };
+  FindingName name{.key = word("signature"), .name = word("name"), .divergence = {}};
+  if (const json index = value("divergence"); index.is_number_unsigned()) {
+    name.divergence = index.get<size_t>();
+  }
+  return name;
+}
+
 std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Finding& finding) {
   const fs::path folder = findings / finding.signature.Name();
   const fs::path temporary = findings / fmt::format(".{}.{}", folder.filename().string(), getpid());

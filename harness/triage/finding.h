@@ -15,6 +15,7 @@
 
 #include <expected>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,14 @@ struct Finding {
 // True if it was written, false if a finding of that name was there already.
 std::expected<bool, std::string> WriteFinding(const std::filesystem::path& findings,
                                               const Finding& finding);
+
+// What a finding's verdict.json says the finding is of.
+struct FindingName {
+  std::string key, name;             // Signature's, "" where it has none
+  std::optional<size_t> divergence;  // index in the verdict
+};
+// Total: what the file does not say is left empty. The error is that it can't be read.
+std::expected<FindingName, std::string> ReadFindingName(const std::filesystem::path& folder);
 
 // The README's text.
 std::string FindingReadme(const Finding& finding);

@@ -141,10 +141,10 @@ class Choices {
   virtual bool InitialIsInUse(Component c) = 0;
   // XSAVEOPT and XSAVES may leave out `c`, unmodified since the last XRSTOR(S) from this very area
   // (SDM 13.9, 13.11 "modified optimization"): do they? Also asked by FXSAVE about kSse where
-  // CR4.OSFXSR=0: XMM and MXCSR may or may not be saved then (SDM vol. 2, FXSAVE).
+  // CR4.OSFXSR=0, and then of XMM alone: it may or may not be saved (SDM vol. 2, FXSAVE).
   virtual bool OmitUnmodified(Component c) = 0;
-  // FXSAVE without CR4.OSFXSR leaves MXCSR and MXCSR_MASK out. It may leave out XMM, too, or one of
-  // the two alone (SDM vol. 2, FXSAVE: implementation dependent).
+  // FXSAVE where CR4.OSFXSR=0 may or may not save MXCSR and MXCSR_MASK, and may treat XMM otherwise
+  // (the same place: implementation dependent). Does it leave them out?
   virtual bool OmitMxcsr() { return OmitUnmodified(Component::kSse); }
   // FOP, FIP, FDP and (in the forms without REX.W) FCS and FDS are about to be stored. `x87` holds
   // what the model expects. Overwrite in place those five fields with what was seen (what a form
