@@ -12,10 +12,9 @@ import subprocess
 import tempfile
 import time
 
-from . import debug_kernel, frames, initramfs, kernels, lab, machine, store
+from . import emulated, frames, initramfs, lab, machine, store
 from .qemu import qemu
 
-DEFAULT = "6.12"
 TRANSPORT = ["virtio_pci", "virtio_console"]
 # oops=panic: after an oops in KVM locks stay held and state is half changed, and its agent is mostly dead, so nobody
 # is left to read the kernel's log; the console has the whole of it, and a fresh machine costs a fraction of a second.
@@ -23,53 +22,21 @@ TRANSPORT = ["virtio_pci", "virtio_console"]
 # nokaslr: addresses in the log are the same in each machine and in System.map.
 ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on fpswap.port=/dev/vport0p1")
-MEMORY_MB, SANITIZED_MEMORY_MB = 512, 2048
 SELFTEST = pathlib.Path(__file__).parent / "qemu-selftest"
 KEPT_SNAPSHOTS = 4  # of different agents
 
 
-class Amd(lab.Lab):
+class Amd(emulated.Emulated):
     """amd:KERNEL has kvm-runner for its agent. amd-native:KERNEL has native-runner: what diverges there too is QEMU's, for
     KVM is not in it."""
 
     family, agent_name, modules = "amd", "kvm-runner", [*TRANSPORT, "kvm_amd"]
     about = "kvm_amd of {} on 2 CPUs with SVM, emulated by QEMU"
+    DEBUG_KERNELS = True
     SELFTESTS = ["state_test", "xcr0_cpuid_test", "sync_regs_test"]
 
-    def build(self, options):
-        suffix = self.name.partition(":")[2] or DEFAULT
-        own = self._own_kernel(options)
-        debug = suffix.endswith("-debug") and not own
-        kernel = own or (debug_kernel.debug_kernel(suffix.removesuffix("-debug")) if debug else kernels.debian_kernel(suffix))
-        folder = store.lab_folder(f"{self.family}:{suffix}")
-        folder.mkdir(parents=True, exist_ok=True)
-        default = folder.with_name(self.family)
-        if suffix == DEFAULT and not default.exists():
-            default.symlink_to(folder.name)
-        self.name, self.folder = folder.name, folder
-        options_of_kernel = kernel.debug_options()
-        whose = "your" if own else "our debug" if debug else "Debian's"
-        self.save({
-            "about": self.about.format(f"{whose} kernel {kernel.release}"),
-            "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": 180, "silence_s": 60, "debug": options_of_kernel,
-            "kernel": kernel.as_json(), "own": own is not None,
-            "memory_mb": options.memory or (SANITIZED_MEMORY_MB if "KASAN" in options_of_kernel else MEMORY_MB),
-            "qemu": qemu.sources(),
-            "busybox": str(initramfs.busybox()),
-        })
-        self.start()
-
-    def _own_kernel(self, options):
-        if options.kernel:
-            return kernels.own_kernel(options.kernel, options.modules)
-        if (self.folder / "lab.json").exists() and self.settings.get("own"):
-            known = self.settings["kernel"]
-            return kernels.own_kernel(known["bzimage"], known["modules"])
-        return None
-
-    def agent(self):
-        return lab.agent().with_name(self.agent_name)
+    def parts(self):
+        return {"qemu": qemu.sources()}
 
     def start(self):
         if isinstance(self.settings["qemu"], dict):
@@ -157,25 +124,16 @@ class Amd(lab.Lab):
             except subprocess.TimeoutExpired:
                 pass
             text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
-        status = text.rpartition("fpswap-lab: status ")[2].split()
-        return int(status[0]) if status and status[0].isdigit() else None, text
-
-    @property
-    def kernel(self):
-        return kernels.Kernel.from_json(self.settings["kernel"])
+        return self.status(text), text
 
     def _snapshot(self):
-        agent = self.agent()
-        if not agent.exists():
-            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
-                                store.UNAVAILABLE)
         key = store.digest(self._qemu(), self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
-                           self.settings["busybox"], self.modules, agent)
+                           self.settings["busybox"], self.modules, self.built_agent())
         return self.folder / "snapshots" / key[:16]
 
     def _initramfs(self, output=None, files=None):
         return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, self.modules, self.agent(),
-                                   pathlib.Path(self.settings["busybox"]), files)
+                                   self.busybox(), files)
 
     def _boot(self, snapshot):
         log = self.folder / "boot.log"

@@ -4,7 +4,6 @@
 import os
 import pathlib
 import shutil
-import subprocess
 
 from . import kernels, selftests, store
 
@@ -54,6 +53,4 @@ def required():
 
 
 def _make(out, log, words):
-    if subprocess.run(words, stdout=out, stderr=out, check=False).returncode != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-        raise store.Failure(f"{words[-1]} of a debug kernel failed; {log} ends with:\n{tail}")
+    store.logged(f"{words[-1]} of a debug kernel", words, out, log)

@@ -20,21 +20,21 @@ def dies_with_us():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve(command, env=None):
+def serve(command):
     """Runs `command` with our stdin and stdout as its own, to the end of it or of stdin. Nothing is relayed."""
-    with subprocess.Popen(command, env=env, preexec_fn=dies_with_us) as machine:
-        # When the machine is gone the stream's end must be seen at once.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _until_either_ends(machine)
+    with subprocess.Popen(command, preexec_fn=dies_with_us) as machine:
+        until_either_ends(os.pidfd_open(machine.pid))
         machine.kill()
 
 
-def _until_either_ends(machine):
-    ended = os.pidfd_open(machine.pid)
+def until_either_ends(machine):
+    """Waits for our stdin's end, and a little longer for the machine's, whose descriptor can be read when it has ended."""
+    # When the machine is gone the stream's end must be seen at once.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     poll = select.poll()
-    poll.register(ended, select.POLLIN)
+    poll.register(machine, select.POLLIN)
     poll.register(0, 0)  # POLLHUP, which needs not be asked for: the data is the machine's
-    if ended not in [fd for fd, _ in poll.poll()]:
+    if all(fd == 0 for fd, _ in poll.poll()):
         poll.unregister(0)
         poll.poll(GRACE_S * 1000)
 

@@ -98,6 +98,39 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+def keep_newest(pattern, count):
+    """Of the things that made() has made, with `pattern` (a Path) of their names, all but the `count` used last go."""
+    keys = sorted(pattern.parent.glob(f"{pattern.name}.key"), key=lambda key: key.with_suffix("").stat().st_mtime)
+    for old in keys[:-count]:
+        for file in old.parent.glob(f"{old.stem}*"):
+            remove(file)
+
+
+def ccache_settings(root, **compilers):
+    """For a build in a folder of its own under `root`: the same objects but for what has changed. `compilers` are the
+    variables that name them (CC="gcc")."""
+    ccache = "ccache " if shutil.which("ccache") else ""
+    return {**os.environ, **{name: ccache + program for name, program in compilers.items()},
+            "CCACHE_BASEDIR": str(root), "CCACHE_NOHASHDIR": "1"}
+
+
+def build_steps(what, steps, log, nice, **options):
+    """Runs the commands one after the other at a lower priority, with all that they say in `log`."""
+    with open(log, "wb") as out:
+        for step in steps:
+            done = subprocess.run(["nice", *nice, *step], stdout=out, stderr=out, check=False, stdin=subprocess.DEVNULL,
+                                  **options)
+            if done.returncode != 0:
+                raise Failure(f"building {what}: {step[0]} failed; its output is {log}")
+
+
+def logged(what, words, out, log):
+    """Runs a command with all that it says in the open file `out` of the name `log`; a failure tells its last words."""
+    if subprocess.run(words, stdout=out, stderr=out, check=False).returncode != 0:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+        raise Failure(f"{what} failed; {log} ends with:\n{tail}")
+
+
 def debian(verb, *words):
     """The lines that `ci/debian` answers with."""
     done = subprocess.run([REPOSITORY / "ci" / "debian", "--cache", cache() / "debian", verb, *words],

@@ -17,62 +17,35 @@ import subprocess
 import tempfile
 import time
 
-from .. import frames, initramfs, kernels, lab, machine, store
+from .. import emulated, frames, initramfs, lab, machine, store
 from . import bochs, edits, images
 
-DEFAULT = "6.12"
 MODULES = ["irqbypass", "kvm_intel"]
 # As lab:amd's; and what spares an emulator work that proves nothing here.
 ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on nowatchdog cryptomgr.notests rcupdate.rcu_expedited=1")
-MEMORY_MB = 512
 HERE = pathlib.Path(__file__).parent
 CONSOLE = 5  # door.h
 SHELL = ["/bin/busybox", "sh", "-c", "busybox --install -s /bin; exec sh -i 2>&1"]
-START_S, SELFTEST_S = 300, 60
+SELFTEST_S = 60
 KEPT_MACHINES = 2  # with different agents; 160 MB each
 
 
-class Amx(lab.Lab):
+class Amx(emulated.Emulated):
     """amx:KERNEL has kvm-runner for its agent. amx-native:KERNEL has native-runner: there the oracle's CPU is held
     against Bochs' own."""
 
     family, agent_name, modules = "amx", "kvm-runner", MODULES
+    about = "kvm_intel of {} on one CPU with VMX, AVX-512, AMX and XFD, emulated by Bochs"
+    START_S, SILENCE_S = 300, 120
     SELFTESTS = ["amx_test", "state_test", "xcr0_cpuid_test", "cpuid_test", "sync_regs_test", "x86/amx"]
 
-    def build(self, options):
-        suffix = self.name.partition(":")[2] or DEFAULT
-        own = self._own_kernel(options)
-        kernel = own or kernels.debian_kernel(suffix)
-        folder = store.lab_folder(f"{self.family}:{suffix}")
-        folder.mkdir(parents=True, exist_ok=True)
-        default = folder.with_name(self.family)
-        if suffix == DEFAULT and not default.exists():
-            default.symlink_to(folder.name)
-        self.name, self.folder = folder.name, folder
-        whose = "your" if own else "Debian's"
-        self.save({
-            "about": f"kvm_intel of {whose} kernel {kernel.release} on one CPU with VMX, AVX-512, AMX and XFD, emulated "
-                     f"by Bochs",
-            "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],
-            "start_s": START_S, "silence_s": 120, "debug": kernel.debug_options(),
-            "kernel": kernel.as_json(), "own": own is not None, "memory_mb": options.memory or MEMORY_MB,
-            "bios": str(store.unpacked("bochsbios=3.0") / "usr/share/bochs/BIOS-bochs-latest"),
-            "vga_bios": str(store.unpacked("vgabios=0.9") / "usr/share/vgabios/vgabios.bin"),
-            "busybox": str(initramfs.busybox()),
-        })
-        self.start()
+    def parts(self):
+        return {"bios": str(store.unpacked("bochsbios=3.0") / "usr/share/bochs/BIOS-bochs-latest"),
+                "vga_bios": str(store.unpacked("vgabios=0.9") / "usr/share/vgabios/vgabios.bin")}
 
-    def _own_kernel(self, options):
-        if options.kernel:
-            return kernels.own_kernel(options.kernel, options.modules)
-        if (self.folder / "lab.json").exists() and self.settings.get("own"):
-            known = self.settings["kernel"]
-            return kernels.own_kernel(known["bzimage"], known["modules"])
-        return None
-
-    def agent(self):
-        return lab.agent().with_name(self.agent_name)
+    def memory_mb(self, options_of_kernel):
+        return emulated.MEMORY_MB
 
     def start(self):
         """The path of the socket of the machine that is copied, booted if it does not run."""
@@ -116,7 +89,7 @@ class Amx(lab.Lab):
 
     def connect(self):
         with _connected(self.start()) as copy:
-            _serve(self, copy)
+            _serve(copy)
 
     def run_inside(self, program, files, timeout_s):
         """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
@@ -131,8 +104,7 @@ class Amx(lab.Lab):
                     process.kill()
             console.seek(0)
             text = console.read().decode(errors="replace")
-        status = text.rpartition("fpswap-lab: status ")[2].split()
-        return int(status[0]) if status and status[0].isdigit() else None, text
+        return self.status(text), text
 
     def enter(self):
         """A machine of its own, with a shell for its agent: no terminal, as its console goes one way."""
@@ -143,15 +115,8 @@ class Amx(lab.Lab):
             archive = self._initramfs(place / "initramfs", self._files(place / "agent", SHELL))
             return _bochs(self._machine(place, archive, "fpswap.run=/bin/relay"), console).wait()
 
-    @property
-    def kernel(self):
-        return kernels.Kernel.from_json(self.settings["kernel"])
-
     def _key(self):
-        settings, agent = self.settings, self.agent()
-        if not agent.exists():
-            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
-                                store.UNAVAILABLE)
+        settings, agent = self.settings, self.built_agent()
         sources = [HERE / name for name in ("edits.py", "door.h", "images.py", "boot.S", "relay.c")]
         return store.digest(*sources, initramfs.INIT, pathlib.Path(initramfs.__file__), agent, self.kernel.identity(),
                             ARGUMENTS, self.modules, settings["bios"], settings["vga_bios"], settings["busybox"],
@@ -176,7 +141,7 @@ class Amx(lab.Lab):
             bochs_process = _bochs(command, console, listener, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=errors, start_new_session=True)
         try:
-            self.save_platform(frames.hello(bochs_process, START_S))
+            self.save_platform(frames.hello(bochs_process, self.START_S))
         except store.Failure as failure:
             bochs_process.kill()
             path.unlink(missing_ok=True)
@@ -198,8 +163,7 @@ class Amx(lab.Lab):
     def _initramfs(self, output, files):
         if self.agent_name != "kvm-runner":
             files = {**files, f"/bin/{self.agent_name}": self.agent()}
-        return initramfs.initramfs(output, self.kernel, self.modules, lab.agent(), pathlib.Path(self.settings["busybox"]),
-                                   files)
+        return initramfs.initramfs(output, self.kernel, self.modules, lab.agent(), self.busybox(), files)
 
     def _machine(self, folder, archive, argument):
         """Bochs' command line; its settings and the page of boot parameters are put into `folder`."""
@@ -274,28 +238,13 @@ def _connected(path, fds=None):
         yield connection
 
 
-def _serve(self, copy):
+def _serve(copy):
     """Until the copy ends, or our stdin does."""
-    running = self.folder / "running"
-    running.mkdir(exist_ok=True)
-    mark = running / str(os.getpid())
-    mark.touch()
-    try:
-        # When the machine is gone the stream's end must be seen at once.
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 1)
-        poll = select.poll()
-        poll.register(copy, select.POLLIN)
-        poll.register(0, 0)  # POLLHUP, which needs not be asked for: the data is the machine's
-        if copy.fileno() not in [fd for fd, _ in poll.poll()]:
-            poll.unregister(0)
-            poll.poll(machine.GRACE_S * 1000)
-        copy.setblocking(False)
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            status = copy.recv(1)
-            raise SystemExit(status[0] if status else 1)
-    finally:
-        mark.unlink(missing_ok=True)
+    machine.until_either_ends(copy)
+    copy.setblocking(False)
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        status = copy.recv(1)
+        raise SystemExit(status[0] if status else 1)
 
 
 def _end(mark):

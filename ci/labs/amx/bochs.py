@@ -4,7 +4,6 @@
 import os
 import pathlib
 import shutil
-import subprocess
 import tarfile
 
 from .. import apply, store
@@ -38,24 +37,14 @@ def bochs(leave_out=()):
             store.extract(archive, sources)
         root = next(sources.iterdir())
         apply.apply(root, edits.EDITS, leave_out, [(HERE / "door.h", "iodev/door.h")])
-        ccache = "ccache " if shutil.which("ccache") else ""
-        # Each build in a folder of its own, with the same objects but for what an edit changes.
-        env = {**os.environ, "CC": f"{ccache}gcc", "CXX": f"{ccache}g++", "CFLAGS": "-O3", "CXXFLAGS": "-O3",
-               "CCACHE_BASEDIR": str(root), "CCACHE_NOHASHDIR": "1"}
-        log = output.with_name(f"{name}.log")
-        with open(log, "wb") as out:
-            for step in (["./configure", *OPTIONS], ["make", f"-j{os.cpu_count()}"]):
-                done = subprocess.run(["nice", *step], cwd=root, env=env, stdout=out, stderr=out, check=False,
-                                      stdin=subprocess.DEVNULL)
-                if done.returncode != 0:
-                    raise store.Failure(f"building Bochs: {step[0]} failed; its output is {log}")
+        store.build_steps("Bochs", (["./configure", *OPTIONS], ["make", f"-j{os.cpu_count()}"]),
+                          output.with_name(f"{name}.log"), [], cwd=root,
+                          env={**store.ccache_settings(root, CC="gcc", CXX="g++"), "CFLAGS": "-O3", "CXXFLAGS": "-O3"})
         shutil.copy2(root / "bochs", temporary)
         store.remove(sources)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     store.made(output, inputs, make, "building Bochs; this takes 2 to 10 minutes, once")
     os.utime(output)
-    for old in sorted(output.parent.glob("bochs-*.key"), key=lambda key: key.with_suffix("").stat().st_mtime)[:-KEPT]:
-        for file in output.parent.glob(f"{old.stem}*"):
-            file.unlink()
+    store.keep_newest(output.with_name("bochs-*"), KEPT)
     return output

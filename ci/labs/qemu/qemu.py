@@ -40,9 +40,7 @@ def build(of, leave_out=()):
     store.made(output, [output.name], lambda temporary: _build(of, leave_out, output, temporary),
                "building QEMU; this takes 3 to 12 minutes, once")
     os.utime(output)
-    for old in sorted(output.parent.glob("qemu-*.key"), key=lambda key: key.with_suffix("").stat().st_mtime)[:-KEPT]:
-        for file in output.parent.glob(f"{old.stem}*"):
-            file.unlink()
+    store.keep_newest(output.with_name("qemu-*"), KEPT)
     return output
 
 
@@ -61,16 +59,9 @@ def _build(of, leave_out, output, temporary):
         store.extract(archive, work)
     root = next(folder for folder in work.iterdir() if (folder / "configure").exists())
     apply.apply(root, edits.EDITS, leave_out)
-    ccache = "ccache " if shutil.which("ccache") else ""
-    # Each build in a folder of its own, with the same objects but for what an edit changes.
-    env = {**os.environ, "CC": f"{ccache}gcc", "CCACHE_BASEDIR": str(work), "CCACHE_NOHASHDIR": "1",
-           "PYTHONPATH": f"{of['meson']}/usr/lib/python3/dist-packages"}
-    log = output.with_name(f"{output.name}.log")
-    with open(log, "wb") as out:
-        for step in ([root / "configure", *OPTIONS], ["ninja", f"-j{os.cpu_count()}", "qemu-system-x86_64"]):
-            done = subprocess.run(["nice", "-n", "5", *step], cwd=work / "build", env=env, stdout=out, stderr=out, check=False,
-                                  stdin=subprocess.DEVNULL)
-            if done.returncode != 0:
-                raise store.Failure(f"building QEMU: {step[0]} failed; its output is {log}")
+    store.build_steps("QEMU", ([root / "configure", *OPTIONS], ["ninja", f"-j{os.cpu_count()}", "qemu-system-x86_64"]),
+                      output.with_name(f"{output.name}.log"), ["-n", "5"], cwd=work / "build",
+                      env={**store.ccache_settings(work, CC="gcc"),
+                           "PYTHONPATH": f"{of['meson']}/usr/lib/python3/dist-packages"})
     subprocess.run(["strip", "-o", temporary, work / "build" / "qemu-system-x86_64"], check=True)
     store.remove(work)
