@@ -231,7 +231,9 @@ TEST(ExportTest, RecordedFindingsBecomeTests) {
         const auto text = ExportC(request);
         exported += text.has_value();
         // A reason is a sentence about a step, or about the whole.
-        if (!text) EXPECT_GT(text.error().size(), 20u) << each.path();
+        if (!text) {
+          EXPECT_GT(text.error().size(), 20u) << each.path();
+        }
       }
     }
   }

@@ -95,12 +95,14 @@ TEST_P(RunExported, FailsOnlyWhereTheJudgeFindsADivergence) {
   ASSERT_TRUE(outcome.status == kPassed || outcome.status == kFailed || outcome.status == kSkipped)
       << outcome.status << ": " << outcome.said;
   const auto verdict = VerdictHere(*program);
-  if (verdict && verdict->ok()) EXPECT_NE(outcome.status, kFailed) << outcome.said;
+  if (verdict && verdict->ok()) {
+    EXPECT_NE(outcome.status, kFailed) << outcome.said;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Programs, RunExported, testing::ValuesIn(Programs()),
-                         [](const auto& info) {
-                           std::string name = info.param.stem().string();
+                         [](const auto& program) {
+                           std::string name = program.param.stem().string();
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
@@ -171,7 +173,9 @@ TEST_F(RunKnown, FailsWithTheRightWordsWhereTheDivergenceIsAndPassesElsewhere) {
     if (outcome.status == kSkipped) continue;
     ASSERT_TRUE(verdict.has_value());
     EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
-    if (!verdict->ok()) EXPECT_NE(outcome.said.find(known.says), std::string::npos) << outcome.said;
+    if (!verdict->ok()) {
+      EXPECT_NE(outcome.said.find(known.says), std::string::npos) << outcome.said;
+    }
   }
 }
 
