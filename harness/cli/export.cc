@@ -136,10 +136,11 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
     if (component) focus.components |= Bit(*component);
   }
   // "MXCSR of the image", "header XSTATE_BV of the image"
-  if (known->where) {
-    std::string field = known->where->substr(0, known->where->find(" of "));
+  if (!known->where.empty()) {
+    const std::string& where = known->where.front();
+    std::string field = where.substr(0, where.find(" of "));
     if (field.starts_with("header ")) field.erase(0, 7);
-    const bool kept = focus.components != 0 && field != *known->where;
+    const bool kept = focus.components != 0 && field != where;
     if (kept && focus.ops != std::vector{program::Op::kSetFpu}) focus.field = field;
   }
   request.focus = focus;

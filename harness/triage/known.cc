@@ -139,6 +139,11 @@ std::optional<judge::Law> LawFrom(const json& value) {
   return {};
 }
 
+std::optional<std::string> PlaceFrom(const json& value) {
+  if (!value.is_string() || value.get<std::string>().empty()) return {};
+  return value.get<std::string>();
+}
+
 std::optional<judge::Relation> RelationFrom(const json& value) {
   for (unsigned i = 0; i <= static_cast<unsigned>(judge::Relation::kComplained); ++i) {
     const auto relation = static_cast<judge::Relation>(i);
@@ -232,7 +237,7 @@ bool Known::Matches(const judge::Divergence& divergence, const trace::Platform& 
                                : Contains(laws, divergence.law) && Contains(ops, divergence.op);
   if (!same_kind) return false;
   if (initial && *initial != divergence.initial) return false;
-  if (where && *where != divergence.where) return false;
+  if (!where.empty() && std::ranges::find(where, divergence.where) == where.end()) return false;
   if (where_regex && !std::regex_match(divergence.where, *where_regex)) return false;
   if (possible_regex && !std::regex_match(Hex(divergence.possible), *possible_regex)) return false;
   if (seen_regex && !std::regex_match(Hex(divergence.seen), *seen_regex)) return false;
@@ -258,9 +263,11 @@ std::expected<Known, std::string> ParseKnown(std::string_view text, std::string_
       reader.List<std::optional<xstate::Component>>("component", "a component", ComponentFrom);
   known.relations = reader.List<judge::Relation>("relation", "a relation", RelationFrom);
   known.initial = reader.Flag("initial");
-  known.where = reader.Text("where");
+  if (reader.Find("where") != nullptr) {
+    known.where = reader.List<std::string>("where", "the name of a place", PlaceFrom);
+  }
   known.where_regex = reader.Pattern("where_regex");
-  if (!known.cause && known.where.has_value() == known.where_regex.has_value()) {
+  if (!known.cause && known.where.empty() != known.where_regex.has_value()) {
     reader.Fail("needs either \"where\" or \"where_regex\"");
   }
   known.possible_regex = reader.Pattern("possible_hex");

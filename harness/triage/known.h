@@ -13,7 +13,7 @@
 //   "step"       a step's name, or a list of names; "none" for a divergence of no step
 //   "component"  a component's name, a list, or null for a divergence of no component
 //   "relation"   a relation's name (judge::RelationName), or a list
-//   "where"      the exact place, or "where_regex": a pattern that matches all of it
+//   "where"      the exact place, or a list, or "where_regex": a pattern that matches all of it
 //   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge
 //   has
 //                found to hold (judge::Divergence::cause)
@@ -65,7 +65,7 @@ struct Known {
   std::vector<std::optional<xstate::Component>> components;
   std::vector<judge::Relation> relations;
   std::optional<bool> initial;
-  std::optional<std::string> where;
+  std::vector<std::string> where;
   std::optional<std::regex> where_regex, possible_regex, seen_regex;
   PlatformCondition platform;
   std::filesystem::path folder;

@@ -155,7 +155,7 @@ TEST(Investigator, CountsKnownDivergencesWithoutWritingThem) {
   known.ops = {static_cast<uint8_t>(Op::kGetXsave)};
   known.components = {xstate::Component::kAvx};
   known.relations = {judge::Relation::kStale};
-  known.where = SomeDivergence().where;
+  known.where = {SomeDivergence().where};
   const std::vector<triage::Known> all = {known};
   FakeRunner runner(VzeroallThenGetDiverges);
   Investigator investigator(runner, all, {.findings = folder.path()});

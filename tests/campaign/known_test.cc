@@ -102,6 +102,12 @@ TEST(Known, ExactPlaceMatchesThatPlaceAlone) {
   judge::Divergence d = SomeDivergence();
   d.where = "YMM5[255:128] byte 4";
   EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+  entry["where"] = {"YMM5[255:128] byte 3", "YMM5[255:128] byte 4"};
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+  d.where = "YMM5[255:128] byte 5";
+  EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+  entry["where"] = json::array();
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("\"where\" is empty"));
 }
 
 TEST(Known, BytesCanNarrowThePredicate) {

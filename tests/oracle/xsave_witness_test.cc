@@ -27,6 +27,12 @@ FPSWAP_WITNESS(witness_xsaveopt_after_vzeroupper,
 FPSWAP_WITNESS(witness_xsaveopt_after_ldmxcsr,
                "xrstor64 (%rsi)\n  ldmxcsr 12288(%rsi)\n  xsaveopt64 (%rsi)");
 
+// XRSTOR of an area, XMM7 written by legacy SSE, bytes of SSE and of AVX in the area turned over,
+// XSAVEOPT to it: the area then says which of the two was written.
+FPSWAP_WITNESS(witness_xsaveopt_after_write_of_xmm7,
+               "xrstor64 (%rsi)\n  movdqu 12288(%rsi), %xmm7\n  notq 160(%rsi)\n  notq 576(%rsi)\n"
+               "  xsaveopt64 (%rsi)");
+
 namespace fpswap::cpu::testing {
 namespace {
 
@@ -158,6 +164,62 @@ INSTANTIATE_TEST_SUITE_P(
                                         operands.memory, xstate::kMaxAreaSize));
                                   })),
     ScenarioName);
+
+// Counts what the model offers to leave out, and what of it the CPU left out.
+class CountingChoices final : public SeenChoices {
+ public:
+  using Counts = std::array<unsigned, xstate::kComponentCount>;
+  CountingChoices(std::span<const uint8_t> before, std::span<const uint8_t> seen, Counts& offered,
+                  Counts& taken)
+      : SeenChoices(Host().features, before, seen, true), offered_(offered), taken_(taken) {}
+  bool OmitUnmodified(Component c) override {
+    const bool omitted = SeenChoices::OmitUnmodified(c);
+    ++offered_[static_cast<size_t>(c)];
+    taken_[static_cast<size_t>(c)] += omitted;
+    return omitted;
+  }
+
+ private:
+  Counts &offered_, &taken_;
+};
+
+// A freedom that is offered and that a CPU which takes others never takes is one the manual does
+// not give. (An interrupt between XRSTOR and XSAVEOPT ends the optimisation, so each may be passed
+// up at times.)
+TEST(ModifiedOptimizationWitness, OffersNoFreedomThatTheCpuNeverTakes) {
+  if (!HostXsave().xsaveopt || !Host().features.avx) GTEST_SKIP() << "this CPU lacks XSAVEOPT";
+  CountingChoices::Counts offered{}, taken{};
+  RunScenario({.name = "xsaveopt_after_write_of_xmm7",
+               .function = witness_xsaveopt_after_write_of_xmm7,
+               .prepare =
+                   [](Random& random, Operands& operands) {
+                     FillStandardImage(random, Host().features, Host().xcr0, operands.memory);
+                     AvoidAvxInitialUnderZmm(operands);
+                     operands.rax |= xstate::kX87Sse | Bit(Component::kAvx);
+                     for (size_t at = 0; at < 16; at += 8) {
+                       xstate::WriteAt(operands.memory, xstate::kMaxAreaSize + at, random.Next());
+                     }
+                   },
+               .model = [&](Cpu& cpu, Operands& operands, const Operands& seen) -> Result {
+                 const uint64_t rfbm = operands.mask();
+                 if (Result f = cpu.Xrstor(operands.memory, operands.address, rfbm, true)) return f;
+                 const auto value = operands.memory.subspan(xstate::kMaxAreaSize, 16);
+                 if (Result f = cpu.WriteVector(Cpu::Encoding::kSse, 7, value)) return f;
+                 for (const size_t at : {160, 576}) {
+                   xstate::WriteAt(operands.memory, at,
+                                   ~xstate::ReadAt<uint64_t>(operands.memory, at));
+                 }
+                 const std::vector<uint8_t> before(operands.memory.begin(), operands.memory.end());
+                 CountingChoices choices(before, seen.memory, offered, taken);
+                 return cpu.Xsave(SaveForm::kXsaveopt, operands.memory, operands.address, rfbm,
+                                  true, choices);
+               }});
+  if (taken[static_cast<size_t>(Component::kAvx)] == 0) {
+    GTEST_SKIP() << "this CPU leaves nothing out as unmodified";
+  }
+  EXPECT_EQ(taken[static_cast<size_t>(Component::kSse)], 0u);
+  EXPECT_EQ(offered[static_cast<size_t>(Component::kSse)], 0u);
+}
 
 // Answers InitialIsInUse from what XGETBV returned.
 class SeenXinuse : public Choices {

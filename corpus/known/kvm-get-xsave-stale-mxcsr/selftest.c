@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Regression test: KVM_GET_XSAVE shows an old MXCSR when AVX is in use and
- * SSE is initial
+ * Regression test: KVM_GET_XSAVE shows an old MXCSR, or MXCSR_MASK, when AVX
+ * is in use and SSE is initial
  *
  * __copy_xstate_to_uabi_buf() takes MXCSR from the fpstate if SSE or AVX is
  * in XSTATE_BV. In the compacted format XSAVES writes MXCSR with SSE only,
