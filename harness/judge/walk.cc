@@ -434,13 +434,21 @@ bool Walk::BranchSetFpu(uint16_t number) {
 }
 
 // IA32_XFD has let components go that hold something: they are as they were, or initial if the host
-// has saved the state meanwhile (fpu_sync_guest_vmexit_xfd_state; SDM 13.14).
+// has saved the state meanwhile (fpu_sync_guest_vmexit_xfd_state; SDM 13.14). What was initial when
+// it was disabled still is.
 bool Walk::BranchTiles(const program::Step& step) {
   const size_t before = worlds_.size();
   for (size_t i = 0; i < before; ++i) {
     const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
-    for (uint64_t freed = worlds_[i].xfd_before & ~cpu.xfd & kKnown; freed != 0;
-         freed &= freed - 1) {
+    const uint64_t was = worlds_[i].xfd_before & kKnown, is = cpu.xfd & kKnown;
+    uint64_t& held = worlds_[i].held_under_xfd[step.vcpu];
+    for (uint64_t set = is & ~was; set != 0; set &= set - 1) {
+      const auto c = static_cast<Component>(std::countr_zero(set));
+      if (!cpu.IsInitial(c)) held |= Bit(c);
+    }
+    const uint64_t let_go = was & ~is & held;
+    held &= is;
+    for (uint64_t freed = let_go; freed != 0; freed &= freed - 1) {
       const auto c = static_cast<Component>(std::countr_zero(freed));
       if (cpu.IsInitial(c)) continue;
       const size_t copy = worlds_.Branch(i);

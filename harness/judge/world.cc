@@ -72,6 +72,7 @@ World& World::operator=(const World& other) {
   source = other.source;
   kvm_xcr0 = other.kvm_xcr0;
   xfd_before = other.xfd_before;
+  held_under_xfd = other.held_under_xfd;
   return *this;
 }
 
@@ -90,6 +91,7 @@ void World::Reset(const plan::Plan& plan, const cpu::Features& features, const k
     vcpu[i].raw.components = 0;
     vcpu[i].raw.mask = false;
   }
+  held_under_xfd.fill(0);
   for (auto& memory : image) MakeInitialImage(memory);
   source = {};
   kvm_xcr0.fill(plan.xcr0);

@@ -77,6 +77,8 @@ struct World {
   // XCR0 as KVM has it, where a hypothesis says that the CPU runs with another (walk.h).
   std::array<uint64_t, program::kMaxVcpus> kvm_xcr0{};
   uint64_t xfd_before = 0;  // IA32_XFD of the vCPU whose step it is, as the step found it
+  // What each vCPU held when its IA32_XFD disabled it: only that can be there when it lets go.
+  std::array<uint64_t, program::kMaxVcpus> held_under_xfd{};
 };
 
 // `all` for a guest that is to have the user components `mask` only: CPUID bits that hang on a

@@ -39,6 +39,17 @@ TEST(RecordedTraces, ProgramsInLabAmxAgreeWithTheModel) {
   EXPECT_GE(judged, 20u);
 }
 
+// FCS and FDS, which this CPU keeps while an exception is pending, are gone behind a migration.
+TEST(RecordedTraces, AMigrationLosesTheSelectorsInKvmPvm) {
+  const fs::path path =
+      FPSWAP_SOURCE_DIR "/corpus/traces/amd-family-19h-kvm_pvm/migration-loses-selectors.fpt";
+  const auto trace = trace::ReadTrace(ReadAll(path));
+  ASSERT_TRUE(trace) << trace.error();
+  const Verdict verdict = JudgeTrace(*trace);
+  EXPECT_TRUE(verdict.ok()) << verdict.divergences[0].words;
+  EXPECT_GT(verdict.checks, 2u);
+}
+
 // Each of these was called a divergence once, because the model did not know what Sapphire Rapids
 // does: #GP for MXCSR after other components have changed, PKRU's unused bytes left alone.
 TEST(RecordedTraces, ProgramsOnSapphireRapidsAgreeWithTheModel) {
