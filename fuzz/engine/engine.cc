@@ -46,6 +46,8 @@ size_t Put(const std::vector<uint8_t>& bytes, uint8_t* out, size_t limit) {
 
 extern "C" {
 
+size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
 int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
   const auto options = fpswap::campaign::PrepareWorkerProcess();
   if (!options) {
@@ -68,11 +70,13 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 }
 
 size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
+  if (!TheWorker()->options().ours) return LLVMFuzzerMutate(data, size, max_size);
   return Put(TheWorker()->Mutate({data, size}, seed, max_size), data, max_size);
 }
 
 size_t LLVMFuzzerCustomCrossOver(const uint8_t* data1, size_t size1, const uint8_t* data2,
                                  size_t size2, uint8_t* out, size_t max_out, unsigned int seed) {
+  if (!TheWorker()->options().ours) return 0;  // LLVMFuzzerMutate crosses bytes itself
   return Put(TheWorker()->Cross({data1, size1}, {data2, size2}, seed, max_out), out, max_out);
 }
 

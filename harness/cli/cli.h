@@ -60,6 +60,8 @@ struct FuzzArguments {
   unsigned jobs = 1;
   unsigned batch = 48;
   std::string engine = "auto";
+  std::string mutator = "programs";
+  bool unguided = false;
 };
 struct RunOptions {
   Common common;
