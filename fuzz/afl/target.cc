@@ -3,6 +3,8 @@
 // The AFL++ engine, in persistent mode, started by afl-fuzz, which `fpswap fuzz --engine afl`
 // starts once a job. Everything is in harness/campaign/worker.h; the oracle's states are written
 // straight into AFL++'s map, and nothing is instrumented: they are the only feedback there is.
+// Started by hand it runs nothing and only tells what states programs reach on a machine that has
+// everything: for afl-cmin and afl-showmap.
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -10,11 +12,15 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/engine.h"
 #include "harness/campaign/feedback.h"
+#include "harness/campaign/platforms.h"
 #include "harness/campaign/worker.h"
 #include "harness/files/files.h"
+#include "harness/program/codec.h"
 
 // AFL++'s runtime (afl-compiler-rt.o); what its compiler's macros stand for is written out here.
 extern "C" {
@@ -46,10 +52,30 @@ constexpr unsigned kLifetime = 1'000'000;  // inputs
   while (true) pause();
 }
 
+// The input: in shared memory, or on standard input where there is none.
+std::span<const uint8_t> Input() {
+  static std::vector<uint8_t> alone(fpswap::program::kMaxEncodedSize);
+  if (__afl_fuzz_ptr != nullptr) return {__afl_fuzz_ptr, *__afl_fuzz_len};
+  const ssize_t got = read(0, alone.data(), alone.size());
+  return std::span(alone).first(got > 0 ? static_cast<size_t>(got) : 0);
+}
+
+int TellStates() {
+  using namespace fpswap;
+  const trace::Platform platform = campaign::EverythingPlatform();
+  campaign::StateCounter states(platform);
+  __afl_manual_init();
+  while (__afl_persistent_loop(kLifetime) != 0) {
+    states.Count(program::Decode(Input()), {__afl_area_ptr, campaign::kCounters});
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main() {
   using namespace fpswap;
+  if (std::getenv(campaign::kWorkerVariable) == nullptr) return TellStates();
   const auto options = campaign::PrepareWorkerProcess();
   if (!options) {
     fmt::print(stderr, "{}\n", options.error());
@@ -72,7 +98,7 @@ int main() {
   std::vector<uint8_t> last, counters(campaign::kCounters);
   bool any = false;
   while (__afl_persistent_loop(kLifetime) != 0) {
-    const std::span<const uint8_t> bytes(__afl_fuzz_ptr, *__afl_fuzz_len);
+    const std::span<const uint8_t> bytes = Input();
     // A new program is tried several times, to see whether what it reaches is always the same. It
     // is, by construction: it runs once.
     if (!any || !std::ranges::equal(bytes, last)) {

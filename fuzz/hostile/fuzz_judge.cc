@@ -11,6 +11,9 @@
 #include "harness/judge/simulator.h"
 #include "harness/program/codec.h"
 
+extern "C" __attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t* data, size_t size,
+                                                         size_t max_size);
+
 namespace {
 
 using fpswap::hostile::Check;
@@ -62,7 +65,10 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
 }
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max, unsigned seed) {
-  return hostile::MutateOrSeed({data, max}, size, seed, Seed);
+  const size_t made = hostile::MutateOrSeed({data, max}, size, seed, Seed);
+  // Where the build is not instrumented, no input is worth keeping to libFuzzer: what was just made
+  // is mutated at once.
+  return seed % 2 == 0 || LLVMFuzzerMutate == nullptr ? made : LLVMFuzzerMutate(data, made, max);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

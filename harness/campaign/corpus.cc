@@ -175,6 +175,13 @@ std::expected<Manifest, std::string> ManifestFromJson(std::string_view text) {
   return manifest;
 }
 
+void StateCounter::Count(const program::Program& program, std::span<uint8_t> counters) {
+  const plan::Plan plan = plan::MakePlan(program, platform_);
+  Feedback feedback(counters);
+  feedback.Steps(plan.effective);
+  judge_.Simulate(plan, feedback);
+}
+
 bool Candidate::operator<(const Candidate& other) const {
   const auto key = [](const Candidate& c) { return std::tuple(c.steps, c.vcpus, c.bytes.size()); };
   return std::pair(key(*this), std::cref(bytes).get()) <
@@ -216,8 +223,7 @@ std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
   const auto seen = std::make_unique<Seen>();
   std::unordered_set<std::string> signatures;
   std::vector<uint8_t> counters(kCounters);
-  Feedback feedback(counters);
-  judge::Judge judge(platform);
+  StateCounter states(platform);
   for (size_t first = 0; first < programs.size(); first += kAtOnce) {
     const auto some = programs.subspan(first, std::min(kAtOnce, programs.size() - first));
     if (find) {
@@ -225,9 +231,7 @@ std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
     }
     for (size_t i = 0; i < some.size(); ++i) {
       std::fill(counters.begin(), counters.end(), uint8_t{0});
-      const plan::Plan plan = plan::MakePlan(program::Decode(some[i].bytes), platform);
-      feedback.Steps(plan.effective);
-      judge.Simulate(plan, feedback);
+      states.Count(program::Decode(some[i].bytes), counters);
       bool adds = false;
       for (const std::string& each : some[i].note.signatures) {
         adds = signatures.insert(each).second || adds;

@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "harness/judge/judge.h"
 #include "harness/trace/platform.h"
 
 namespace fpswap::campaign {
@@ -48,6 +49,19 @@ using Manifest = std::map<std::string, CorpusNote>;  // by file name
 std::string ManifestToJson(const Manifest& manifest);
 // Total: an error says which entry is wrong and what was expected.
 std::expected<Manifest, std::string> ManifestFromJson(std::string_view json);
+
+// Which states programs reach on a platform, as an engine sees them (feedback.h); nothing runs.
+class StateCounter {
+ public:
+  // `platform` outlives this.
+  explicit StateCounter(const trace::Platform& platform) : platform_(platform), judge_(platform) {}
+  // Sets `counters` (kCounters bytes); clears none.
+  void Count(const program::Program& program, std::span<uint8_t> counters);
+
+ private:
+  const trace::Platform& platform_;
+  judge::Judge judge_;
+};
 
 // A program that may become an entry, or is one.
 struct Candidate {
