@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The libFuzzer engine, started by `fpswap fuzz` once a job. Only an entry point: everything is in
-// harness/campaign/worker.h.
+// harness/campaign/worker.h. Started by hand it runs nothing and only tells what states programs
+// reach on a machine that has everything: for -merge=1.
 #include "harness/campaign/engine.h"
 
 #include <fmt/format.h>
@@ -9,11 +10,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/feedback.h"
+#include "harness/campaign/platforms.h"
 #include "harness/campaign/worker.h"
+#include "harness/program/codec.h"
 
 namespace {
 
@@ -28,6 +33,13 @@ __attribute__((
 std::unique_ptr<Worker>& TheWorker() {
   static std::unique_ptr<Worker> worker;
   return worker;
+}
+
+// What there is instead of a worker, started by hand.
+fpswap::campaign::StateCounter& TheStates() {
+  static const fpswap::trace::Platform kPlatform = fpswap::campaign::EverythingPlatform();
+  static fpswap::campaign::StateCounter states(kPlatform);
+  return states;
 }
 
 [[noreturn]] void Leave(int status) {
@@ -46,7 +58,10 @@ size_t Put(const std::vector<uint8_t>& bytes, uint8_t* out, size_t limit) {
 
 extern "C" {
 
+size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
 int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
+  if (std::getenv(fpswap::campaign::kWorkerVariable) == nullptr) return 0;
   const auto options = fpswap::campaign::PrepareWorkerProcess();
   if (!options) {
     fmt::print(stderr, "{}\n", options.error());
@@ -62,17 +77,26 @@ int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (TheWorker() == nullptr) {
+    TheStates().Count(fpswap::program::Decode({data, size}), extra_counters);
+    return 0;
+  }
   TheWorker()->OneInput({data, size}, extra_counters);
   if (TheWorker()->stopped()) Leave(TheWorker()->Finish());
   return 0;
 }
 
 size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
+  if (TheWorker() == nullptr || !TheWorker()->options().ours) {
+    return LLVMFuzzerMutate(data, size, max_size);
+  }
   return Put(TheWorker()->Mutate({data, size}, seed, max_size), data, max_size);
 }
 
 size_t LLVMFuzzerCustomCrossOver(const uint8_t* data1, size_t size1, const uint8_t* data2,
                                  size_t size2, uint8_t* out, size_t max_out, unsigned int seed) {
+  if (TheWorker() == nullptr || !TheWorker()->options().ours)
+    return 0;  // LLVMFuzzerMutate crosses bytes itself
   return Put(TheWorker()->Cross({data1, size1}, {data2, size2}, seed, max_out), out, max_out);
 }
 

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 
-extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+// libFuzzer's. Other engines have none, and do not call mutators.
+extern "C" __attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t* data, size_t size,
+                                                         size_t max_size);
 
 namespace fpswap::hostile {
 
@@ -24,7 +26,9 @@ program::Program SeedProgram(program::Rng& rng) {
 size_t MutateOrSeed(std::span<uint8_t> buffer, size_t size, unsigned seed,
                     std::vector<uint8_t> (*make_seed)(program::Rng&)) {
   program::Rng rng(seed);
-  if (size > 1 && !rng.OneIn(32)) return LLVMFuzzerMutate(buffer.data(), size, buffer.size());
+  if (LLVMFuzzerMutate != nullptr && size > 1 && !rng.OneIn(32)) {
+    return LLVMFuzzerMutate(buffer.data(), size, buffer.size());
+  }
   const std::vector<uint8_t> bytes = make_seed(rng);
   const size_t fits = std::min(bytes.size(), buffer.size());
   std::memcpy(buffer.data(), bytes.data(), fits);

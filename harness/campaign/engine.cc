@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/feedback.h"
 #include "harness/files/files.h"
 #include "harness/program/codec.h"
@@ -30,10 +31,8 @@ std::vector<Bytes> LoadCorpus(const std::filesystem::path& folder) {
 }
 
 void SaveToCorpus(const std::filesystem::path& folder, const Bytes& bytes) {
-  uint64_t hash = 14695981039346656037u;  // FNV-1a
-  for (uint8_t b : bytes) hash = (hash ^ b) * 1099511628211u;
   // A corpus that can't be written costs the next run a start, not this one its programs.
-  (void)files::WriteFile(folder / fmt::format("{:016x}", hash), bytes);
+  (void)files::WriteFile(folder / CorpusName(bytes), bytes);
 }
 
 }  // namespace

@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "harness/campaign/supervisor.h"
+#include "harness/files/files.h"
 #include "harness/program/codec.h"
 #include "harness/program/generate.h"
 
 namespace fpswap::campaign {
+namespace fs = std::filesystem;
 namespace {
 
 // libFuzzer's seed is 31 bits, and 0 there means "draw one".
@@ -25,8 +27,63 @@ uint64_t EngineSeed(const WorkerOptions& options, unsigned restart) {
   return (rng.Next() & 0x7ffffffe) + 1;
 }
 
+// What AFL++ starts from: the corpus and, for it wants something, a program that does nothing. A
+// file that can't be copied is one seed less.
+fs::path AflIn(const WorkerOptions& options) {
+  const fs::path in = options.run / "afl-in";
+  std::error_code status;
+  if (fs::exists(in, status)) return in;
+  fs::create_directories(in, status);
+  (void)files::WriteFile(in / "nothing", program::Encode({}));
+  const fs::path folders[] = {options.corpus};
+  const auto listed = files::List(folders);
+  for (const fs::path& path : listed ? listed->encoded : std::vector<fs::path>{}) {
+    fs::copy_file(path, in / path.filename(), status);
+  }
+  return in;
+}
+
+std::vector<std::string> AflArguments(const FuzzOptions& fuzz, const WorkerOptions& options,
+                                      uint64_t seed) {
+  std::vector<std::string> arguments = {fuzz.afl_fuzz.string(),
+                                        "-i",
+                                        AflIn(options).string(),
+                                        "-o",
+                                        AflOut(options.run).string(),
+                                        options.job == 0 ? "-M" : "-S",
+                                        fmt::format("job-{}", options.job),
+                                        "-s",
+                                        fmt::format("{}", seed),
+                                        "-m",
+                                        "none",
+                                        "-t",
+                                        "120000"};  // the target stops hangs
+  // Only the main job looks for what others put into the corpus; the rest have it from there.
+  if (options.job == 0 && fuzz.keep_corpus) {
+    arguments.insert(arguments.end(), {"-F", options.corpus.string()});
+  }
+  arguments.insert(arguments.end(), {"--", fuzz.engine.string()});
+  return arguments;
+}
+
+std::vector<std::string> AflEnvironment(const FuzzOptions& fuzz, const WorkerOptions& options) {
+  std::vector<std::string> variables = {
+      "AFL_NO_UI=1", "AFL_AUTORESUME=1", "AFL_FAST_CAL=1", "AFL_NO_AFFINITY=1",
+      "AFL_SKIP_CPUFREQ=1",
+      // A worker's crash is our own bug: it is kept, but nobody waits for core files.
+      "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1",
+      fmt::format("{}={}", kAflPlatformVariable, (options.run / "platform.json").string())};
+  if (options.ours) {
+    variables.push_back("AFL_CUSTOM_MUTATOR_ONLY=1");
+    variables.push_back("AFL_CUSTOM_MUTATOR_LIBRARY=" +
+                        (fuzz.engine.parent_path() / "libfpswap-afl-mutator.so").string());
+  }
+  return variables;
+}
+
 std::vector<std::string> Arguments(const FuzzOptions& fuzz, const WorkerOptions& options,
                                    uint64_t seed) {
+  if (!fuzz.afl_fuzz.empty()) return AflArguments(fuzz, options, seed);
   if (fuzz.engine.empty()) return {fuzz.self.string(), "fuzz-worker"};
   std::vector<std::string> arguments = {
       fuzz.engine.string(), fmt::format("-seed={}", seed),
@@ -45,6 +102,8 @@ std::vector<std::string> Arguments(const FuzzOptions& fuzz, const WorkerOptions&
 
 }  // namespace
 
+fs::path AflOut(const fs::path& run) { return run / "afl"; }
+
 pid_t LaunchEngine(const FuzzOptions& fuzz, const WorkerOptions& given, unsigned restart) {
   WorkerOptions options = given;
   const uint64_t seed = EngineSeed(given, restart);
@@ -58,6 +117,9 @@ pid_t LaunchEngine(const FuzzOptions& fuzz, const WorkerOptions& given, unsigned
   argv.push_back(nullptr);
   for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
   environment.push_back(const_cast<char*>(variable.c_str()));
+  const auto afl =
+      fuzz.afl_fuzz.empty() ? std::vector<std::string>{} : AflEnvironment(fuzz, options);
+  for (const std::string& each : afl) environment.push_back(const_cast<char*>(each.c_str()));
   environment.push_back(nullptr);
   const pid_t parent = getpid();
   const pid_t child = fork();

@@ -14,6 +14,7 @@
 #include <ctime>
 #include <thread>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/stats.h"
 #include "harness/files/files.h"
@@ -27,6 +28,7 @@ using Status = std::expected<void, std::string>;
 
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr double kGrace = 20;       // seconds a worker has to come to an end
+constexpr double kShareEvery = 30;  // seconds
 constexpr unsigned kMaxDeaths = 8;  // of one job without a program run in between
 
 volatile std::sig_atomic_t interrupted_flag = 0;
@@ -153,15 +155,42 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
       if (!fs::exists(JobStatsPath(run.path, job), status)) continue;
       if (auto saved = Salvage(run.path, job, summary); !saved) return saved;
     }
+    ShareQueues(run.path, summary);
     fs::remove_all(run.path, status);
   }
   return {};
 }
 
+void Supervisor::ShareQueues(const fs::path& run, Summary& summary) {
+  std::error_code status;
+  std::vector<fs::path> queues;
+  for (const auto& job : fs::directory_iterator(AflOut(run), status)) {
+    if (fs::is_directory(job.path() / "queue", status)) queues.push_back(job.path() / "queue");
+    const fs::path crashes = job.path() / "crashes";
+    if (!fs::is_directory(crashes, status) || fs::is_empty(crashes, status)) continue;
+    const fs::path kept =
+        options_.worker.findings / fmt::format("crashes-{}", run.filename().string());
+    fs::copy(crashes, kept, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
+    const std::string error =
+        fmt::format("AFL++ saw the worker crash; programs in byte form are in {}", kept.string());
+    if (std::ranges::find(summary.errors, error) == summary.errors.end()) {
+      summary.errors.push_back(error);
+    }
+  }
+  if (queues.empty() || !options_.keep_corpus) return;
+  // What can't be shared now is there in half a minute.
+  auto corpus = CorpusFolder::Open(options_.worker.corpus, true);
+  auto programs = ReadCandidates(queues);
+  if (corpus && programs) {
+    (void)corpus->Add(std::move(programs->programs), nullptr, nullptr, nullptr);
+  }
+}
+
 void Supervisor::Reap(Job& job, int status, Summary& summary) {
   job.process = -1;
   const fs::path log = run_->path / fmt::format("job-{}.log", job.options.job);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kDone) return;
+  // AFL++ ends well whatever its worker said.
+  if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kDone && !job.stats->failed) return;
   if (WIFEXITED(status) && WEXITSTATUS(status) == Worker::kUnavailable) {
     summary.unavailable = true;
     summary.errors.push_back(job.stats->failed ? job.stats->error : Tail(log));
@@ -286,7 +315,7 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   Summary summary;
   if (auto saved = SalvageOldRuns(summary); !saved) return std::unexpected(saved.error());
   if (auto ready = Prepare(); !ready) return std::unexpected(ready.error());
-  started_ = Now();
+  started_ = shared_ = Now();
   for (Job& job : jobs_) {
     if (auto started = Start(job); !started) summary.errors.push_back(started.error());
   }
@@ -298,8 +327,13 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
       if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
       Reap(job, status, summary);
     }
+    if (Now() - shared_ > kShareEvery) {
+      ShareQueues(run_->path, summary);
+      shared_ = Now();
+    }
   }
   StopWorkers(summary, show);
+  ShareQueues(run_->path, summary);
   SumUp(summary);
   return summary;
 }

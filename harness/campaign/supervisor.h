@@ -34,9 +34,10 @@ struct FuzzOptions {
   double seconds = 0;    // 0: no limit
   bool until_new = false;  // end at the first new divergence
   unsigned jobs = 1;
-  std::filesystem::path engine;  // fpswap-fuzzer; "" for the plain engine in `self`
-  std::filesystem::path self;    // the fpswap command
-  bool keep_corpus = false;      // worker.corpus was given by the user; else it lives in the run
+  std::filesystem::path engine;    // fpswap-fuzzer, fpswap-afl; "" for the plain engine in `self`
+  std::filesystem::path afl_fuzz;  // with fpswap-afl, what drives it
+  std::filesystem::path self;      // the fpswap command
+  bool keep_corpus = false;        // worker.corpus was given by the user; else it lives in the run
 };
 
 // What is known while it runs, and at the end.
@@ -92,6 +93,8 @@ class Supervisor {
                                                const std::filesystem::path& folder,
                                                Summary& summary);
   std::expected<void, std::string> SalvageOldRuns(Summary& summary);
+  // Puts the queues of AFL++ in `run` into the corpus, and what it saw crash into FINDINGS.
+  void ShareQueues(const std::filesystem::path& run, Summary& summary);
   bool Over(const Progress& progress) const;
   Progress Measure() const;
   void StopWorkers(Summary& summary, const Show& show);
@@ -102,10 +105,13 @@ class Supervisor {
   std::optional<RunFolder> run_;
   bool keep_run_ = false;  // it holds programs that could not be saved elsewhere
   std::vector<Job> jobs_;
-  double started_ = 0;
+  double started_ = 0, shared_ = 0;
   unsigned restarts_ = 0;
   unsigned interrupted_ = 0;
 };
+
+// Where the AFL++ jobs of a run have their queues: a folder each.
+std::filesystem::path AflOut(const std::filesystem::path& run);
 
 // Starts an engine's process for `options` (the default Launch).
 pid_t LaunchEngine(const FuzzOptions& fuzz, const WorkerOptions& options, unsigned restart);

@@ -18,6 +18,7 @@
 #include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
 #include "harness/files/files.h"
+#include "harness/program/breed.h"
 #include "harness/program/codec.h"
 
 namespace fpswap::campaign {
@@ -36,16 +37,6 @@ struct Batch {
 uint64_t HashBytes(uint64_t hash, std::span<const uint8_t> bytes) {
   for (uint8_t b : bytes) hash = (hash ^ b) * 1099511628211u;  // FNV-1a
   return (hash ^ bytes.size()) * 1099511628211u;
-}
-
-// Byte form of `program` within `limit`, steps dropped from the end where need be.
-std::vector<uint8_t> EncodeWithin(program::Program program, size_t limit) {
-  std::vector<uint8_t> bytes = program::Encode(program);
-  while (bytes.size() > limit && !program.steps.empty()) {
-    program.steps.pop_back();
-    bytes = program::Encode(program);
-  }
-  return bytes;
 }
 
 }  // namespace
@@ -78,6 +69,7 @@ struct Worker::Impl {
   judge::Judge simulator;
   Batch filling;
   std::unique_ptr<Seen> seen = std::make_unique<Seen>();
+  std::vector<uint8_t> untold;  // counters that an unguided engine does not get
 
   // Between them.
   std::mutex mutex;
@@ -259,9 +251,15 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
       options, std::move(runner), std::move(*stats), std::move(*lock), std::move(known))));
 }
 
-void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counters) {
+void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> engines_counters) {
   Impl& w = *impl_;
   if (stopped()) return;
+  std::span<uint8_t> counters = engines_counters;
+  if (!w.options.guided) {
+    engines_counters[0] = 1;  // libFuzzer wants one
+    w.untold.assign(kCounters, 0);
+    counters = w.untold;
+  }
   program::Program program = program::Decode(bytes);
   plan::Plan plan = plan::MakePlan(program, w.runner->platform());
   Feedback feedback(counters);
@@ -282,22 +280,17 @@ void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counter
 std::vector<uint8_t> Worker::Mutate(std::span<const uint8_t> bytes, uint64_t seed,
                                     size_t limit) const {
   program::Rng rng(seed);
-  program::Program program = program::Decode(bytes);
-  // Now and then something wholly new, or a corpus of one idea would never leave it.
-  if (program.steps.empty() || rng.OneIn(16)) {
-    program = program::Generate(rng, impl_->profile);
-  } else {
-    for (uint64_t n = 1 + rng.Below(4); n > 0; --n) program::Mutate(program, rng, impl_->profile);
-  }
-  return EncodeWithin(std::move(program), limit);
+  return program::MutateEncoded(bytes, rng, impl_->profile, limit);
 }
 
 std::vector<uint8_t> Worker::Cross(std::span<const uint8_t> bytes, std::span<const uint8_t> other,
                                    uint64_t seed, size_t limit) const {
   program::Rng rng(seed);
-  return EncodeWithin(program::Crossover(program::Decode(bytes), program::Decode(other), rng),
-                      limit);
+  return program::CrossEncoded(bytes, other, rng, limit);
 }
+
+const WorkerOptions& Worker::options() const { return impl_->options; }
+const trace::Platform& Worker::platform() const { return impl_->runner->platform(); }
 
 bool Worker::stopped() const { return impl_->Stopped(); }
 

@@ -34,12 +34,17 @@ struct WorkerOptions {
   uint64_t seed = 0;
   uint64_t runs = 0;  // programs to make, those of earlier lives of this job included; 0: no limit
   unsigned batch = 48;
+  // What the measurement of the generator turns off (ci/measure-generator).
+  bool guided = true;  // the engine sees what is reached
+  bool ours = true;    // programs are mutated as programs; else as the engine mutates any bytes
 };
 
 // For the way through the environment to an engine's process.
 std::string ToJson(const WorkerOptions& options);
 std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view json);
 inline constexpr const char* kWorkerVariable = "FPSWAP_WORKER";
+// Names the file where AFL++'s mutator finds the platform that its target has opened.
+inline constexpr const char* kAflPlatformVariable = "FPSWAP_AFL_PLATFORM";
 
 // What a job leaves in the run's folder, and how it is read back: by the supervisor, and by the
 // next life of the job.
@@ -62,6 +67,9 @@ class Worker {
   static std::expected<std::unique_ptr<Worker>, targets::Unavailable> Open(
       const WorkerOptions& options, std::unique_ptr<Runner> runner = nullptr);
   ~Worker();
+
+  const WorkerOptions& options() const;
+  const trace::Platform& platform() const;
 
   // Takes the program that `bytes` mean; sets `counters` (kCounters bytes) for what it reaches.
   void OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> counters);

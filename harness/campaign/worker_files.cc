@@ -41,7 +41,9 @@ std::string ToJson(const WorkerOptions& options) {
                        {"job", options.job},
                        {"seed", options.seed},
                        {"runs", options.runs},
-                       {"batch", options.batch}};
+                       {"batch", options.batch},
+                       {"guided", options.guided},
+                       {"ours", options.ours}};
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -62,6 +64,8 @@ std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view
     options.seed = object.at("seed").get<uint64_t>();
     options.runs = object.at("runs").get<uint64_t>();
     options.batch = object.at("batch").get<unsigned>();
+    options.guided = object.at("guided").get<bool>();
+    options.ours = object.at("ours").get<bool>();
   } catch (const json::exception& e) {
     return std::unexpected(e.what());
   }

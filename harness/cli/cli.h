@@ -60,6 +60,8 @@ struct FuzzArguments {
   unsigned jobs = 1;
   unsigned batch = 48;
   std::string engine = "auto";
+  std::string mutator = "programs";
+  bool unguided = false;
 };
 struct RunOptions {
   Common common;
@@ -86,6 +88,16 @@ struct ReachOptions {
   std::vector<std::filesystem::path> paths;
 };
 
+struct CorpusOptions {
+  Common common;  // target "": states on a machine that has everything
+  enum class Verb { kMerge, kMinimize, kStats, kImport, kExport } verb = Verb::kStats;
+  std::filesystem::path corpus;
+  std::vector<std::filesystem::path> from;  // merge, import
+  std::filesystem::path output;             // export
+  std::string format = "text";              // export
+  bool run = false;                         // merge, minimize: run programs for their signatures
+};
+
 struct ExportOptions {
   Common common;
   std::filesystem::path path, output;
@@ -104,6 +116,7 @@ int Show(const ShowOptions& options, const Io& io);
 int Reach(const ReachOptions& options, const Io& io);
 int Minimize(const MinimizeOptions& options, const Io& io);
 int Export(const ExportOptions& options, const Io& io);
+int Corpus(const CorpusOptions& options, const Io& io);
 
 // Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
 using Chosen = std::function<int(const Io&)>;
@@ -115,6 +128,7 @@ void AddShow(CLI::App& app, Chosen& chosen);
 void AddReach(CLI::App& app, Chosen& chosen);
 void AddMinimize(CLI::App& app, Chosen& chosen);
 void AddExport(CLI::App& app, Chosen& chosen);
+void AddCorpus(CLI::App& app, Chosen& chosen);
 
 // The whole command. The process's exit code.
 int Main(const std::vector<std::string>& arguments, const Io& io);

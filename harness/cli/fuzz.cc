@@ -2,12 +2,15 @@
 //
 // fpswap fuzz: the options, the status line and the summary; harness/campaign does the work.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <csignal>
+#include <cstdlib>
 #include <limits>
 #include <random>
 #include <set>
+#include <sstream>
 
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/supervisor.h"
@@ -132,8 +135,16 @@ std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::pa
 // The engine's program, "" for the plain engine.
 std::expected<fs::path, std::string> FindEngine(const FuzzArguments& options, const Io& io) {
   if (options.engine == "plain") return fs::path();
-  const fs::path engine = OwnFolder() / "fpswap-fuzzer";
   std::error_code status;
+  if (options.engine == "afl") {
+    const fs::path afl = OwnFolder() / "fpswap-afl";
+    if (fs::exists(afl, status)) return afl;
+    return std::unexpected(fmt::format(
+        "{} is not there: it is built where AFL++ is installed (on Debian: apt-get install afl++, "
+        "then cmake again)",
+        afl.string()));
+  }
+  const fs::path engine = OwnFolder() / "fpswap-fuzzer";
   if (fs::exists(engine, status)) return engine;
   if (options.engine == "libfuzzer") {
     return std::unexpected(
@@ -145,6 +156,18 @@ std::expected<fs::path, std::string> FindEngine(const FuzzArguments& options, co
       "fpswap: no libFuzzer engine here (built by clang only): the plain engine is used, which "
       "guides less well\n");
   return fs::path();
+}
+
+// afl-fuzz, searched for as a shell would.
+std::expected<fs::path, std::string> FindAflFuzz() {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path == nullptr ? "" : path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const fs::path found = fs::path(folder) / "afl-fuzz";
+    if (access(found.c_str(), X_OK) == 0) return found;
+  }
+  return std::unexpected(
+      std::string("afl-fuzz is not in PATH: on Debian, apt-get install afl++ installs it"));
 }
 
 // Refuses what is no finite T above 0 by saying what was expected.
@@ -175,6 +198,17 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   if (!known) return Fail(io, kBadInput, known.error());
   const auto engine = FindEngine(options, io);
   if (!engine) return Fail(io, kUnavailable, engine.error());
+  fs::path afl_fuzz;
+  if (options.engine == "afl") {
+    const auto found = FindAflFuzz();
+    if (!found) return Fail(io, kUnavailable, found.error());
+    afl_fuzz = *found;
+  }
+  if (options.mutator == "bytes" && engine->empty()) {
+    return Fail(io, kBadInput,
+                "the plain engine mutates programs only: --mutator bytes needs "
+                "--engine libfuzzer or afl");
+  }
   std::string target_name;
   {
     auto target = campaign::Open(options.common.target, options.common.TargetOptions());
@@ -196,6 +230,9 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   fuzz.until_new = options.until_new;
   fuzz.jobs = options.jobs;
   fuzz.engine = *engine;
+  fuzz.afl_fuzz = afl_fuzz;
+  fuzz.worker.guided = !options.unguided;
+  fuzz.worker.ours = options.mutator == "programs";
   fuzz.self = OwnFolder() / "fpswap";
   if (options.seeds) {
     if (!options.corpus) return Fail(io, kBadInput, "--seeds needs --corpus to put them in");
@@ -204,8 +241,11 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
     io.err(fmt::format("{} seeds taken into {}\n", *taken, options.corpus->string()));
   }
   io.err(fmt::format("fuzzing {} with {} ({} jobs, seed {}); Ctrl-C ends with the summary\n",
-                     target_name, engine->empty() ? "the plain engine" : "libFuzzer", options.jobs,
-                     seed));
+                     target_name,
+                     engine->empty()    ? "the plain engine"
+                     : afl_fuzz.empty() ? "libFuzzer"
+                                        : "AFL++",
+                     options.jobs, seed));
   campaign::Supervisor supervisor(fuzz);
   const auto interrupt = [](int) { campaign::Supervisor::Interrupt(); };
   std::signal(SIGINT, interrupt);
@@ -248,9 +288,21 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
   command->add_option("--batch", options->batch, "Programs handed to the target at once")
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();
-  command->add_option("--engine", options->engine, "libfuzzer, plain, or auto")
-      ->check(CLI::IsMember({"auto", "libfuzzer", "plain"}))
+  command
+      ->add_option("--engine", options->engine,
+                   "libfuzzer, plain, afl (AFL++), or auto, the first of these two")
+      ->check(CLI::IsMember({"auto", "libfuzzer", "plain", "afl"}))
       ->capture_default_str();
+  command
+      ->add_option("--mutator", options->mutator,
+                   "programs, or bytes: the engine's own way with any bytes")
+      ->check(CLI::IsMember({"programs", "bytes"}))
+      ->group("Self-test")
+      ->capture_default_str();
+  command
+      ->add_flag("--unguided", options->unguided,
+                 "The engine is not told what states programs reach: each is drawn anew")
+      ->group("Self-test");
   AddTarget(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);

@@ -50,6 +50,7 @@ int Main(const std::vector<std::string>& arguments, const Io& io) {
   AddReach(app, chosen);
   AddMinimize(app, chosen);
   AddExport(app, chosen);
+  AddCorpus(app, chosen);
   // The plain engine's process, started by `fuzz`.
   app.add_subcommand("fuzz-worker")->group("")->callback([&] {
     chosen = [](const Io&) { return campaign::PlainEngineMain(); };

@@ -38,8 +38,9 @@ class Fd {
 };
 
 // libFuzzer names a corpus file by the SHA-1 of its bytes; our own engine does the same with 16 hex
-// digits.
-bool NamedByHash(const std::string& name) {
+// digits; AFL++ numbers its queue.
+bool IsEncoded(const std::string& name) {
+  if (name.starts_with("id:")) return true;
   return (name.size() == 40 || name.size() == 16) &&
          name.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -53,7 +54,7 @@ void Sort(Listed& listed) {
 void Take(const fs::path& path, Listed& listed) {
   if (path.extension() == ".fps") listed.programs.push_back(path);
   if (path.extension() == ".fpt") listed.traces.push_back(path);
-  if (NamedByHash(path.filename().string())) listed.encoded.push_back(path);
+  if (IsEncoded(path.filename().string())) listed.encoded.push_back(path);
 }
 
 std::expected<void, std::string> TakeFolder(const fs::path& folder, Listed& listed) {
@@ -102,7 +103,8 @@ std::expected<std::string, std::string> ReadFile(const fs::path& path, size_t li
   }
 }
 
-std::expected<void, std::string> WriteFile(const fs::path& path, std::span<const uint8_t> bytes) {
+std::expected<void, std::string> WriteFile(const fs::path& path, std::span<const uint8_t> bytes,
+                                           Sync sync) {
   const fs::path temporary = path.string() + fmt::format(".tmp{}", getpid());
   int error = 0;
   {
@@ -113,7 +115,7 @@ std::expected<void, std::string> WriteFile(const fs::path& path, std::span<const
       if (put >= 0) bytes = bytes.subspan(static_cast<size_t>(put));
       if (put < 0 && errno != EINTR) error = errno;
     }
-    if (error == 0 && fdatasync(file.get()) != 0) error = errno;
+    if (error == 0 && sync == Sync::kNow && fdatasync(file.get()) != 0) error = errno;
   }
   if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
   if (error == 0) return {};
@@ -135,7 +137,7 @@ std::expected<Listed, std::string> List(std::span<const fs::path> paths) {
       return Error(fmt::format("{}: no such file or folder", path.string()));
     } else if (path.extension() == ".fpt") {
       listed.traces.push_back(path);
-    } else if (NamedByHash(path.filename().string())) {
+    } else if (IsEncoded(path.filename().string())) {
       listed.encoded.push_back(path);
     } else {
       listed.programs.push_back(path);  // named outright: read as text whatever its name

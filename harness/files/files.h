@@ -24,16 +24,19 @@ std::string_view AsText(std::span<const uint8_t> bytes);
 // The whole of `path`, refused if it is larger than `limit` bytes or not a regular file.
 std::expected<std::string, std::string> ReadFile(const std::filesystem::path& path, size_t limit);
 
-// Writes `bytes` to a temporary file beside `path`, syncs it and renames it there.
+// Writes `bytes` to a temporary file beside `path`, syncs it and renames it there. kLater: the
+// caller syncs the file system once many files are written.
+enum class Sync { kNow, kLater };
 std::expected<void, std::string> WriteFile(const std::filesystem::path& path,
-                                           std::span<const uint8_t> bytes);
+                                           std::span<const uint8_t> bytes, Sync sync = Sync::kNow);
 std::expected<void, std::string> WriteFile(const std::filesystem::path& path,
                                            std::string_view text);
 
 struct Listed {
   std::vector<std::filesystem::path> programs;  // .fps
   std::vector<std::filesystem::path> traces;    // .fpt
-  std::vector<std::filesystem::path> encoded;   // byte-form programs of a corpus: named by a hash
+  // Byte-form programs of a corpus, named by a hash, or of a queue of AFL++: "id:000000,...".
+  std::vector<std::filesystem::path> encoded;
 };
 
 // Lists what the files and folders in `paths` hold, folders searched throughout, in the order of
