@@ -34,6 +34,7 @@ struct WorkerOptions {
   uint64_t seed = 0;
   uint64_t runs = 0;  // programs to make, those of earlier lives of this job included; 0: no limit
   unsigned batch = 48;
+  std::string version;  // of fpswap, for findings
 };
 
 // For the way through the environment to an engine's process.

@@ -41,7 +41,8 @@ std::string ToJson(const WorkerOptions& options) {
                        {"job", options.job},
                        {"seed", options.seed},
                        {"runs", options.runs},
-                       {"batch", options.batch}};
+                       {"batch", options.batch},
+                       {"version", options.version}};
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -62,6 +63,7 @@ std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view
     options.seed = object.at("seed").get<uint64_t>();
     options.runs = object.at("runs").get<uint64_t>();
     options.batch = object.at("batch").get<unsigned>();
+    options.version = object.at("version").get<std::string>();
   } catch (const json::exception& e) {
     return std::unexpected(e.what());
   }
