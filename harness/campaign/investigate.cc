@@ -126,6 +126,10 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
   }
   finding.signature = wanted;
   finding.divergence = Find(best.verdict, wanted).value_or(0);
+  const auto& told = best.verdict.divergences;
+  finding.root = static_cast<size_t>(
+      std::ranges::find_if(told, [&](const judge::Divergence& d) { return !IsKnown(d); }) -
+      told.begin());
   finding.plant = options_.plant;
   finding.version = options_.version;
   finding.verdict = std::move(best.verdict);

@@ -11,6 +11,7 @@
 
 #include "harness/files/files.h"
 #include "harness/program/text.h"
+#include "harness/triage/cause.h"
 
 namespace fpswap::triage {
 namespace fs = std::filesystem;
@@ -115,6 +116,7 @@ std::string FindingVerdictJson(const Finding& finding) {
   object["signature"] = finding.signature.Key();
   object["name"] = finding.signature.Name();
   object["divergence"] = finding.divergence;
+  object["root"] = finding.root;
   object["target"] = finding.trace.platform.name();
   object["reruns"] = finding.reruns;
   object["repeats"] = finding.repeats;
@@ -158,6 +160,22 @@ class Lenient {
 
 constexpr size_t kMaxJson = 1 << 20;
 
+// Evidence::effect of a divergence as verdict.json has it.
+std::string EffectOf(const Lenient& divergence) {
+  const std::string cause = divergence.Word("cause"), relation = divergence.Word("relation");
+  if (!cause.empty()) return cause;
+  const std::string component = divergence.Word("component");
+  for (unsigned i = 0; i <= static_cast<unsigned>(judge::Relation::kComplained); ++i) {
+    const auto each = static_cast<judge::Relation>(i);
+    if (judge::RelationName(each) != relation) continue;
+    // What has no component is told by its place.
+    return fmt::format("{} {}",
+                       component.empty() ? WhereClass(divergence.Word("where")) : component,
+                       RelationFamily(each));
+  }
+  return "";
+}
+
 }  // namespace
 
 std::expected<FindingFacts, std::string> ReadFindingName(const fs::path& folder) {
@@ -167,7 +185,10 @@ std::expected<FindingFacts, std::string> ReadFindingName(const fs::path& folder)
   FindingFacts facts;
   facts.divergence = verdict.Number("divergence");
   const Lenient told = verdict.Element("divergences", facts.divergence.value_or(0));
+  const auto root = verdict.Number("root");
+  facts.effect = EffectOf(root ? verdict.Element("divergences", *root) : told);
   for (const auto& [into, key] : {std::pair(&facts.law, "law"),
+                                  {&facts.op, "op"},
                                   {&facts.component, "component"},
                                   {&facts.relation, "relation"},
                                   {&facts.where, "where"},
@@ -199,6 +220,7 @@ std::expected<FindingFacts, std::string> ReadFinding(const fs::path& folder) {
   }
   if (const auto program = files::ReadProgram(folder / "program.fps")) {
     facts->steps = program->steps.size();
+    facts->triggers = Triggers(*program);
   }
   return facts;
 }

@@ -29,7 +29,9 @@ struct Finding {
   Signature signature;
   trace::Trace trace;
   judge::Verdict verdict;
-  size_t divergence = 0;     // index in the verdict of the one that the signature is of
+  size_t divergence = 0;  // index in the verdict of the one that the signature is of
+  // Index of the first one that is not known: what the others may follow from.
+  size_t root = 0;
   unsigned reruns = 0;       // how often the program was run again alone
   unsigned repeats = 0;      // and showed the signature
   unsigned steps_found = 0;  // steps of the program before it was minimised
@@ -48,12 +50,14 @@ std::expected<bool, std::string> WriteFinding(const std::filesystem::path& findi
 struct FindingFacts {
   std::string key, name;             // Signature's, "" where it has none
   std::optional<size_t> divergence;  // index in the verdict of the one that the signature is of
-  std::string law, component, relation, where, words, rule;  // that divergence's
+  std::string law, op, component, relation, where, words, rule;  // that divergence's
   std::string target, kernel, cpu, plant, version;
+  std::string effect, triggers;  // as triage::Evidence has them
   uint64_t steps = 0, reruns = 0, repeats = 0, after = 0;
   int64_t found = 0;
 };
-// Of verdict.json alone: all but kernel, cpu and steps. The error is that it can't be read.
+// Of verdict.json alone: all but kernel, cpu, steps and triggers. The error is that it can't be
+// read.
 std::expected<FindingFacts, std::string> ReadFindingName(const std::filesystem::path& folder);
 // Of platform.json and program.fps too.
 std::expected<FindingFacts, std::string> ReadFinding(const std::filesystem::path& folder);

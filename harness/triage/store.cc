@@ -31,11 +31,11 @@ CREATE TABLE sample(
   PRIMARY KEY(run, seconds)) STRICT, WITHOUT ROWID;
 CREATE TABLE finding(
   folder TEXT PRIMARY KEY, stamp INTEGER NOT NULL, signature TEXT NOT NULL, name TEXT NOT NULL,
-  law TEXT NOT NULL, component TEXT NOT NULL, relation TEXT NOT NULL, place TEXT NOT NULL,
+  law TEXT NOT NULL, op TEXT NOT NULL, component TEXT NOT NULL, relation TEXT NOT NULL, place TEXT NOT NULL,
   words TEXT NOT NULL, rule TEXT NOT NULL, target TEXT NOT NULL, kernel TEXT NOT NULL,
   cpu TEXT NOT NULL, plant TEXT NOT NULL, version TEXT NOT NULL, steps INTEGER NOT NULL,
   reruns INTEGER NOT NULL, repeats INTEGER NOT NULL, after INTEGER NOT NULL,
-  found INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  found INTEGER NOT NULL, effect TEXT NOT NULL, triggers TEXT NOT NULL) STRICT, WITHOUT ROWID;
 )";
 
 // A statement, prepared once and run as often as wanted. Values are only ever bound.
@@ -341,7 +341,7 @@ std::expected<size_t, std::string> Store::IndexIn() {
   if (list.failed()) return Failed();
   Statement put(database,
                 "INSERT OR REPLACE INTO finding VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-                " ?, ?, ?, ?, ?)");
+                " ?, ?, ?, ?, ?, ?, ?, ?)");
   size_t read = 0;
   std::error_code status;
   for (fs::directory_iterator it(findings_, status), end; !status && it != end;
@@ -358,10 +358,11 @@ std::expected<size_t, std::string> Store::IndexIn() {
     const auto facts = ReadFinding(it->path());
     if (!facts) continue;  // unreadable: who opens it is told why
     ++read;
-    if (!put.Bind(name, stamp, facts->key, facts->name, facts->law, facts->component,
+    if (!put.Bind(name, stamp, facts->key, facts->name, facts->law, facts->op, facts->component,
                   facts->relation, facts->where, facts->words, facts->rule, facts->target,
                   facts->kernel, facts->cpu, facts->plant, facts->version, facts->steps,
-                  facts->reruns, facts->repeats, facts->after, facts->found)
+                  facts->reruns, facts->repeats, facts->after, facts->found, facts->effect,
+                  facts->triggers)
              .Run()) {
       return Failed();
     }
@@ -376,21 +377,24 @@ std::expected<size_t, std::string> Store::IndexIn() {
 
 std::expected<std::map<std::string, FindingFacts>, std::string> Store::Findings() {
   std::map<std::string, FindingFacts> findings;
-  Statement read(database_.get(),
-                 "SELECT folder, signature, name, law, component, relation, place, words, rule, "
-                 "target, kernel, cpu, plant, version, steps, reruns, repeats, after, found "
-                 "FROM finding");
+  Statement read(
+      database_.get(),
+      "SELECT folder, signature, name, law, op, component, relation, place, words, rule, "
+      "target, kernel, cpu, plant, version, steps, reruns, repeats, after, found, effect, triggers "
+      "FROM finding");
   while (read.Step()) {
     FindingFacts& f = findings[read.Text(0)];
     int column = 0;
     for (std::string* text :
-         {&f.key, &f.name, &f.law, &f.component, &f.relation, &f.where, &f.words, &f.rule,
+         {&f.key, &f.name, &f.law, &f.op, &f.component, &f.relation, &f.where, &f.words, &f.rule,
           &f.target, &f.kernel, &f.cpu, &f.plant, &f.version}) {
       *text = read.Text(++column);
     }
     for (uint64_t* count : {&f.steps, &f.reruns, &f.repeats, &f.after})
       *count = read.Count(++column);
     f.found = read.Number(++column);
+    f.effect = read.Text(++column);
+    f.triggers = read.Text(++column);
   }
   if (read.failed()) return Failed();
   return findings;

@@ -11,6 +11,7 @@
 
 #include "harness/files/files.h"
 #include "harness/judge/judge.h"
+#include "harness/triage/cause.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::report {
@@ -202,6 +203,31 @@ void ReadReach(const fs::path& findings, ReportData& data) {
   data.reach = std::move(*table);
 }
 
+// Says of each group which cause it has, and puts those of one cause together: causes that most
+// programs showed come first.
+void GroupCauses(std::vector<Group>& groups) {
+  std::vector<triage::Evidence> evidence;
+  for (const Group& group : groups) {
+    const triage::FindingFacts& f = group.facts;
+    // Of one whose folder has gone nothing is known.
+    const std::string effect = f.effect.empty() ? f.name : f.effect;
+    evidence.push_back({f.name, effect, f.triggers, f.plant, f.steps});
+  }
+  const auto titles = triage::GroupByCause(std::move(evidence));
+  std::map<std::string, uint64_t> most;
+  for (Group& group : groups) {
+    group.cause = titles.at(group.facts.name);
+    uint64_t& programs = most[group.cause];
+    programs = std::max(programs, group.programs);
+  }
+  std::ranges::sort(groups, [&](const Group& a, const Group& b) {
+    return std::tuple(most.at(b.cause), std::string_view(a.cause), b.programs,
+                      std::string_view(a.facts.name)) <
+           std::tuple(most.at(a.cause), std::string_view(b.cause), a.programs,
+                      std::string_view(b.facts.name));
+  });
+}
+
 // Each group with its own sightings: `sightings` are in the order of names.
 void CollectGroups(std::map<std::string, triage::FindingFacts> findings, const Sightings& sightings,
                    std::span<const triage::Known> known, const Context& context, ReportData& data) {
@@ -240,11 +266,10 @@ void CollectGroups(std::map<std::string, triage::FindingFacts> findings, const S
     Count(group, seen, context);
     data.known.push_back(std::move(group));
   }
-  for (auto* groups : {&data.groups, &data.known}) {
-    std::ranges::sort(*groups, [](const Group& a, const Group& b) {
-      return std::tie(b.programs, a.facts.name) < std::tie(a.programs, b.facts.name);
-    });
-  }
+  GroupCauses(data.groups);
+  std::ranges::sort(data.known, [](const Group& a, const Group& b) {
+    return std::tie(b.programs, a.facts.name) < std::tie(a.programs, b.facts.name);
+  });
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ struct Detail {
 struct Group {
   std::string folder;          // of the finding, below the findings' folder; "" where it has gone
   triage::FindingFacts facts;  // of a known one only `name`
+  std::string cause;           // groups that have it are probably of one bug; "" for a known one
   std::string title, reason, kernel_function;  // of a known one, where its entry is at hand
   uint64_t programs = 0;                       // that showed it
   size_t runs = 0;
@@ -64,7 +65,7 @@ struct ReportData {
   std::string findings;  // as the user named the folder
   std::string version;
   int64_t now = 0;
-  std::vector<Group> groups, known;  // those of most programs first
+  std::vector<Group> groups, known;  // those of most programs first, causes together
   std::vector<triage::StoredRun> runs;
   std::vector<Series> series;
   std::optional<campaign::ReachTable> reach;  // of the last run

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "harness/report/html.h"
 
@@ -36,7 +37,10 @@ std::string SumsHtml(const ReportData& data) {
   const auto sum = [](const std::string& count, const char* what) {
     return fmt::format("<li><strong>{}</strong>{}</li>", count, what);
   };
+  std::set<std::string_view> causes;
+  for (const Group& group : data.groups) causes.insert(group.cause);
   std::string html = "<ul class=\"sums\">";
+  html += sum(CountHtml(causes.size()), "probable causes");
   html += sum(CountHtml(data.groups.size() - static_cast<size_t>(planted)), "groups of findings");
   if (planted > 0) html += sum(CountHtml(static_cast<size_t>(planted)), "groups of planted bugs");
   html += sum(CountHtml(data.known.size()), "known divergences");
@@ -88,28 +92,40 @@ std::string CountsHtml(const Group& group) {
       Html(TargetsOf(group)));
 }
 
+// A table and the groups of one cause: data.groups[begin, end).
+std::string CauseHtml(const ReportData& data, size_t begin, size_t end) {
+  std::string html = fmt::format(
+      "<h3>{0}</h3><div class=\"scroll\" role=\"region\" aria-label=\"Groups: {0}\" "
+      "tabindex=\"0\"><table><thead><tr><th scope=\"col\">seen at</th><th scope=\"col\">place</th>"
+      "<th scope=\"col\">law</th><th scope=\"col\">value seen</th>",
+      Html(data.groups[begin].cause));
+  html += kCounts;
+  for (size_t i = begin; i < end; ++i) {
+    const triage::FindingFacts& f = data.groups[i].facts;
+    html += fmt::format(
+        "<tr><th scope=\"row\"><a href=\"#f{}\">{}</a></th><td class=\"place\">{}</td><td>{}</td>"
+        "<td>{}</td>",
+        i + 1, Html(f.op.empty() || f.op == "none" ? f.name : f.op), Html(f.where), Html(f.law),
+        Html(f.relation));
+    html += CountsHtml(data.groups[i]);
+  }
+  html += "</tbody></table></div>\n";
+  for (size_t i = begin; i < end; ++i) html += GroupHtml(data, data.groups[i], i + 1);
+  return html;
+}
+
 std::string FindingsHtml(const ReportData& data) {
   std::string html = "<section id=\"findings\"><h2>Findings</h2>";
   if (data.groups.empty()) return html + "<p>None: nothing new was seen.</p></section>\n";
   html +=
-      "<p>A group is what has one signature: one cause, as far as can be told from outside.</p>"
-      "<div class=\"scroll tall\" role=\"region\" aria-label=\"Groups of findings\" tabindex=\"0\">"
-      "<table><thead><tr><th scope=\"col\">group</th><th scope=\"col\">law</th><th "
-      "scope=\"col\">component</th><th scope=\"col\">the value seen is</th>";
-  html += kCounts;
-  for (size_t i = 0; i < data.groups.size(); ++i) {
-    const triage::FindingFacts& f = data.groups[i].facts;
-    html += fmt::format(
-        "<tr><th scope=\"row\" class=\"wide\"><a href=\"#f{}\">{}</a>{}</th><td>{}</td><td>{}</td>"
-        "<td>{}</td>",
-        i + 1, Html(f.where.empty() ? f.name : f.where),
-        f.plant.empty() ? std::string()
-                        : fmt::format(" <span class=\"tag\">plant {}</span>", Html(f.plant)),
-        Html(f.law), Html(f.component), Html(f.relation));
-    html += CountsHtml(data.groups[i]);
+      "<p>A group is what has one signature: one way in which a bug shows. Groups that probably "
+      "have "
+      "one cause are together: the same component is lost or foreign first, after the same "
+      "disturbance.</p>";
+  for (size_t begin = 0, end = 0; begin < data.groups.size(); begin = end) {
+    while (end < data.groups.size() && data.groups[end].cause == data.groups[begin].cause) ++end;
+    html += CauseHtml(data, begin, end);
   }
-  html += "</tbody></table></div>\n";
-  for (size_t i = 0; i < data.groups.size(); ++i) html += GroupHtml(data, data.groups[i], i + 1);
   return html + "</section>\n";
 }
 

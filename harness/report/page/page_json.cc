@@ -45,6 +45,10 @@ json GroupJson(const Group& group) {
   json object = {{"name", f.name},
                  {"folder", group.folder},
                  {"signature", f.key},
+                 {"cause", group.cause},
+                 {"effect", f.effect},
+                 {"triggers", f.triggers},
+                 {"step", f.op},
                  {"law", f.law},
                  {"component", f.component},
                  {"relation", f.relation},
@@ -70,8 +74,9 @@ json GroupJson(const Group& group) {
 
 json KnownJson(const Group& group) {
   json object = GroupJson(group);
-  for (const char* key : {"folder", "signature", "law", "component", "relation", "where", "words",
-                          "rule", "plant", "steps", "reruns", "repeats"}) {
+  for (const char* key :
+       {"cause", "effect", "triggers", "step", "folder", "signature", "law", "component",
+        "relation", "where", "words", "rule", "plant", "steps", "reruns", "repeats"}) {
     object.erase(key);
   }
   object["title"] = group.title;

@@ -16,7 +16,7 @@ std::string_view PageStyle() {
 @media (prefers-color-scheme: dark) {
   :root {
     --bg: #0d1117; --fg: #e6edf3; --soft: #9aa4af; --line: #373e47; --panel: #161b22;
-    --link: #79b8ff; --bad: #ff6470; --bad-soft: #43141b; --focus: #79b8ff; --heat: 190 92 0;
+    --link: #79b8ff; --bad: #ff6470; --bad-soft: #43141b; --focus: #79b8ff; --heat: 165 78 0;
     --ink: 121 184 255;
   }
 }
@@ -56,7 +56,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
 thead th { background: var(--panel); position: sticky; top: 0; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .t { white-space: nowrap; }
-.wide { min-width: 16rem; }
+.wide { min-width: 16rem; } .place { min-width: 11rem; }
 .finding { border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; }
 .finding:target { border-color: var(--focus); }
 .finding > summary { cursor: pointer; padding: .6rem .8rem; background: var(--panel);
