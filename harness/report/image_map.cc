@@ -205,23 +205,37 @@ std::string Legend(const ImageMap& map) {
          "<li>pale: all zero</li></ul>";
 }
 
-// One byte, its differing bits marked; bit 7 first.
-std::string BitsHtml(uint8_t byte, uint8_t other) {
-  std::string html;
-  for (int bit = 7; bit >= 0; --bit) {
-    const int value = byte >> bit & 1;
-    html +=
-        ((byte ^ other) >> bit & 1) != 0 ? fmt::format("<b>{}</b>", value) : std::to_string(value);
+// Every bit of a register, 8 bytes a row, bit 0 of the first byte leftmost: pale where it is 1 in
+// both, marked where it differs.
+std::string BitsSvg(const DifferingRegister& at) {
+  constexpr size_t kInRow = 64, kBit = 5;
+  const size_t bits = 8 * at.seen.size(), rows = (bits + kInRow - 1) / kInRow;
+  std::string ones, differ;
+  unsigned count = 0;
+  for (size_t i = 0; i < bits; ++i) {
+    const int possible = at.possible[i / 8] >> (i % 8) & 1, seen = at.seen[i / 8] >> (i % 8) & 1;
+    if (possible == seen && seen == 0) continue;
+    count += possible != seen;
+    (possible != seen ? differ : ones) +=
+        fmt::format("M{} {}h{}v{}h-{}z", i % kInRow * kBit, i / kInRow * kBit, kBit, kBit, kBit);
   }
-  return html;
+  const size_t width = std::min(bits, kInRow) * kBit;
+  return fmt::format(
+      "<svg class=\"bitmap\" viewBox=\"0 0 {0} {1}\" style=\"width:{0}px\" role=\"img\" "
+      "aria-label=\"{2} bits of {3} differ\"><rect width=\"{0}\" height=\"{1}\"/><path "
+      "class=\"ones\" d=\"{4}\"/><path class=\"d\" d=\"{5}\"/></svg>",
+      width, rows * kBit, count, Html(at.name), ones, differ);
 }
 
 std::string BytesHtml(std::span<const uint8_t> bytes, std::span<const uint8_t> other) {
   std::string html;
   for (size_t i = 0; i < bytes.size(); ++i) {
     const bool differs = bytes[i] != other[i];
-    html += fmt::format("{}{}{:02x}{}", i == 0 ? "" : " ", differs ? "<b>" : "", bytes[i],
-                        differs ? "</b>" : "");
+    html += fmt::format("{}{}{:02x}{}",
+                        i == 0       ? ""
+                        : i % 8 == 0 ? "<br>"
+                                     : " ",
+                        differs ? "<b>" : "", bytes[i], differs ? "</b>" : "");
   }
   return html;
 }
@@ -230,15 +244,14 @@ std::string RegistersTable(const ImageMap& map) {
   std::string html =
       "<div class=\"scroll\" role=\"region\" aria-label=\"Registers that differ\" tabindex=\"0\">"
       "<table class=\"bits\"><thead><tr><th scope=\"col\">register</th><th scope=\"col\">from "
-      "byte</th><th scope=\"col\">possible</th><th scope=\"col\">seen</th><th scope=\"col\">first "
-      "differing byte, bits 7-0: possible, seen</th></tr></thead><tbody>";
+      "byte</th><th scope=\"col\">possible</th><th scope=\"col\">seen</th><th scope=\"col\">bits "
+      "that differ</th></tr></thead><tbody>";
   for (const DifferingRegister& each : map.differing) {
     html += fmt::format(
         "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td><code>{}</code></td>"
-        "<td><code>{}</code></td><td><code>{} {}</code></td></tr>",
+        "<td><code>{}</code></td><td>{}</td></tr>",
         Html(each.name), each.begin, BytesHtml(each.possible, each.seen),
-        BytesHtml(each.seen, each.possible), BitsHtml(each.possible[0], each.seen[0]),
-        BitsHtml(each.seen[0], each.possible[0]));
+        BytesHtml(each.seen, each.possible), BitsSvg(each));
   }
   html += "</tbody></table></div>";
   if (map.registers > map.differing.size()) {
@@ -324,8 +337,9 @@ std::string ImageMapHtml(const ImageMap& map) {
   if (map.seen.size() > 64) {
     html += fmt::format(
         "<div class=\"maps\"><figure><figcaption>possible</figcaption>{}</figure><figure>"
-        "<figcaption>seen</figcaption>{}</figure></div>{}<p class=\"note\">{} bytes a cell, {} a "
-        "row.</p>",
+        "<figcaption>seen</figcaption>{}</figure></div>{}<p class=\"note\">A cell is {} bytes, a "
+        "row {}. Of bits, a row is "
+        "8 bytes, bit 0 of the first on the left.</p>",
         CellsSvg(map, map.possible, "possible"), CellsSvg(map, map.seen, "seen"), Legend(map),
         kCell, kCell * kCellsInRow);
   }

@@ -203,8 +203,8 @@ void ReadReach(const fs::path& findings, ReportData& data) {
   data.reach = std::move(*table);
 }
 
-// Says of each group which cause it has, and puts those of one cause together: causes that most
-// programs showed come first.
+// Says of each group which cause it has, and puts those of one cause together, smallest program
+// first: causes that most programs showed come first.
 void GroupCauses(std::vector<Group>& groups) {
   std::vector<triage::Evidence> evidence;
   for (const Group& group : groups) {
@@ -221,9 +221,9 @@ void GroupCauses(std::vector<Group>& groups) {
     programs = std::max(programs, group.programs);
   }
   std::ranges::sort(groups, [&](const Group& a, const Group& b) {
-    return std::tuple(most.at(b.cause), std::string_view(a.cause), b.programs,
+    return std::tuple(most.at(b.cause), std::string_view(a.cause), a.facts.steps,
                       std::string_view(a.facts.name)) <
-           std::tuple(most.at(a.cause), std::string_view(b.cause), a.programs,
+           std::tuple(most.at(a.cause), std::string_view(b.cause), b.facts.steps,
                       std::string_view(b.facts.name));
   });
 }

@@ -65,7 +65,7 @@ struct ReportData {
   std::string findings;  // as the user named the folder
   std::string version;
   int64_t now = 0;
-  std::vector<Group> groups, known;  // those of most programs first, causes together
+  std::vector<Group> groups, known;  // causes of most programs first
   std::vector<triage::StoredRun> runs;
   std::vector<Series> series;
   std::optional<campaign::ReachTable> reach;  // of the last run

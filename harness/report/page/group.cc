@@ -110,7 +110,8 @@ std::string ProgramHtml(const Detail& detail) {
     for (const size_t d : step.divergences) {
       const judge::Divergence& divergence = shown.verdict.divergences[d];
       html += fmt::format(
-          "<tr class=\"bad\"><td></td><td colspan=\"2\"><strong>{}:</strong> {}</td>"
+          "<tr class=\"bad\"><td></td><td colspan=\"2\"><div class=\"say\"><strong>{}:</strong> "
+          "{}</div></td>"
           "</tr>",
           judge::LawName(divergence.law), Html(divergence.words));
     }
@@ -162,8 +163,10 @@ std::string GroupHtml(const ReportData& data, const Group& group, size_t number)
     if (!tag.empty()) html += fmt::format("<span class=\"tag\">{}</span>", Html(tag));
   }
   if (!f.plant.empty()) html += "<span class=\"tag\">planted</span>";
-  html +=
-      fmt::format("<strong>{}</strong></summary><div>", Html(f.where.empty() ? f.name : f.where));
+  const bool at_step = !f.op.empty() && f.op != "none";
+  html += fmt::format("<strong>{}{}</strong></summary><div>",
+                      at_step ? Html(f.op) + ": " : std::string(),
+                      Html(f.where.empty() ? f.name : f.where));
   html += fmt::format("<p>{}</p>", Html(f.words));
   html += FactsHtml(group) + AgreementsHtml(group);
   html += group.detail ? DetailHtml(*group.detail)

@@ -97,16 +97,17 @@ std::string CauseHtml(const ReportData& data, size_t begin, size_t end) {
   std::string html = fmt::format(
       "<h3>{0}</h3><div class=\"scroll\" role=\"region\" aria-label=\"Groups: {0}\" "
       "tabindex=\"0\"><table><thead><tr><th scope=\"col\">seen at</th><th scope=\"col\">place</th>"
-      "<th scope=\"col\">law</th><th scope=\"col\">value seen</th>",
+      "<th scope=\"col\">law</th><th scope=\"col\">value seen</th><th "
+      "scope=\"col\">steps</th>",
       Html(data.groups[begin].cause));
   html += kCounts;
   for (size_t i = begin; i < end; ++i) {
     const triage::FindingFacts& f = data.groups[i].facts;
     html += fmt::format(
         "<tr><th scope=\"row\"><a href=\"#f{}\">{}</a></th><td class=\"place\">{}</td><td>{}</td>"
-        "<td>{}</td>",
+        "<td>{}</td><td class=\"n\">{}</td>",
         i + 1, Html(f.op.empty() || f.op == "none" ? f.name : f.op), Html(f.where), Html(f.law),
-        Html(f.relation));
+        Html(f.relation), f.steps);
     html += CountsHtml(data.groups[i]);
   }
   html += "</tbody></table></div>\n";

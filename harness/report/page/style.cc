@@ -64,6 +64,8 @@ thead th { background: var(--panel); position: sticky; top: 0; }
 .finding > div { padding: .2rem .8rem .8rem; }
 .tag { display: inline-block; border: 1px solid var(--line); border-radius: 1rem;
        padding: 0 .6rem; margin-right: .3rem; font-size: .85rem; background: var(--bg); }
+table .tag { white-space: nowrap; font-weight: 400; }
+.say { overflow-wrap: anywhere; position: sticky; left: 0; max-width: min(60rem, calc(100vw - 6rem)); }
 .program td, .program th { border-bottom-color: transparent; padding: .15rem .6rem; }
 .program tr.step > * { border-top: 1px solid var(--line); }
 .program code { white-space: pre; }
@@ -88,6 +90,10 @@ rect.d { fill: var(--bad); stroke: var(--fg); stroke-width: 1.6; }
 .c9 { fill: hsl(48 90% 42%); } .c10 { fill: hsl(120 30% 45%); } .c11 { fill: hsl(230 45% 60%); }
 .c12 { fill: hsl(245 40% 65%); } .c13, .c14, .c15, .c16 { fill: hsl(20 30% 50%); }
 .c17 { fill: hsl(22 70% 48%); } .c18 { fill: hsl(255 45% 62%); } .c19 { fill: hsl(165 40% 50%); }
+.bitmap { max-width: none; }
+.bitmap rect { fill: var(--panel); stroke: var(--line); }
+.bitmap .ones { fill: var(--soft); opacity: .45; }
+.bitmap .d { fill: var(--bad); }
 .cnone { fill: hsl(215 8% 55%); }
 .heat { font-size: .8rem; }
 .heat th, .heat td { padding: .15rem .4rem; border: 1px solid var(--bg); }
