@@ -9,7 +9,7 @@ cd "$root"
 packages=(
   clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 g++ cmake ninja-build ccache
   libzydis-dev libcapstone-dev libunicorn-dev libcli11-dev libfmt-dev nlohmann-json3-dev
-  libgtest-dev libgmock-dev libbenchmark-dev linux-libc-dev python3
+  libsqlite3-dev libgtest-dev libgmock-dev libbenchmark-dev linux-libc-dev python3
 )
 
 say() { printf '\n== %s\n' "$*"; }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "harness/campaign/minimise.h"
 #include "harness/triage/finding.h"
@@ -95,6 +96,8 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
     return true;
   };
   triage::Finding finding;
+  finding.found = std::time(nullptr);
+  finding.after = options_.ran_so_far ? options_.ran_so_far() : 0;
   finding.steps_found = static_cast<unsigned>(ran.plan.effective.steps.size());
   const auto confirm = [&](const program::Program& program) {
     finding.repeats = finding.reruns = 0;
@@ -123,7 +126,12 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
   }
   finding.signature = wanted;
   finding.divergence = Find(best.verdict, wanted).value_or(0);
+  const auto& told = best.verdict.divergences;
+  finding.root = static_cast<size_t>(
+      std::ranges::find_if(told, [&](const judge::Divergence& d) { return !IsKnown(d); }) -
+      told.begin());
   finding.plant = options_.plant;
+  finding.version = options_.version;
   finding.verdict = std::move(best.verdict);
   finding.trace = {.platform = runner_.platform(),
                    .program = std::move(best.plan.effective),

@@ -27,8 +27,10 @@ class Investigator {
   struct Options {
     std::filesystem::path findings;
     std::string plant;
-    unsigned reruns = 5;    // to confirm
-    unsigned budget = 300;  // candidates of a minimisation
+    std::string version;                   // of fpswap, for the finding
+    std::function<uint64_t()> ran_so_far;  // programs, for the finding; null: not known
+    unsigned reruns = 5;                   // to confirm
+    unsigned budget = 300;                 // candidates of a minimisation
     // Time for confirming and minimising: `limit` for one signature, while all of them together
     // have taken no more than `limit` and `share` of the time since this Investigator began;
     // `least` for each beyond that. So a target that is broken throughout does not stop the

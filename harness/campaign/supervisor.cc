@@ -29,6 +29,7 @@ using Status = std::expected<void, std::string>;
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr double kGrace = 20;       // seconds a worker has to come to an end
 constexpr double kShareEvery = 30;  // seconds
+constexpr double kNoteEvery = 10;   // seconds between what the store is told
 constexpr unsigned kMaxDeaths = 8;  // of one job without a program run in between
 
 volatile std::sig_atomic_t interrupted_flag = 0;
@@ -42,6 +43,21 @@ std::string Tail(const fs::path& log) {
   auto text = files::ReadFile(log, 64u << 20);
   if (!text || text->empty()) return "";
   return text->substr(text->size() > 600 ? text->size() - 600 : 0);
+}
+
+// What the jobs of a run have left so far. A job without a result has run nothing for long.
+std::vector<JobResult> ResultsOf(const fs::path& run) {
+  std::vector<JobResult> results;
+  std::error_code status;
+  for (unsigned job = 0; fs::exists(JobStatsPath(run, job), status); ++job) {
+    if (auto result = ReadJobResult(JobResultPath(run, job))) results.push_back(std::move(*result));
+  }
+  return results;
+}
+
+void AddCounts(const JobResult& result, triage::RunState& state) {
+  for (const auto& [name, count] : result.known_seen) state.known[name] += count;
+  for (const auto& [name, count] : result.new_seen) state.fresh[name] += count;
 }
 
 std::string DescribeEnd(int status) {
@@ -88,6 +104,66 @@ Status Supervisor::Prepare() {
     jobs_.push_back(Job{.options = worker, .stats = std::move(*stats)});
   }
   return {};
+}
+
+Status Supervisor::OpenStore() {
+  if (store_) return {};
+  const fs::path& findings = options_.worker.findings;
+  std::error_code status;
+  fs::create_directories(findings, status);
+  if (status) return std::unexpected(fmt::format("{}: {}", findings.string(), status.message()));
+  auto store = triage::Store::Open(findings);
+  if (!store) return std::unexpected(store.error());
+  store_ = std::move(*store);
+  return {};
+}
+
+Status Supervisor::BeginRun() {
+  const WorkerOptions& worker = options_.worker;
+  const auto id = store_->BeginRun({.folder = run_->path.filename().string(),
+                                    .target = worker.target,
+                                    .kernel = options_.kernel,
+                                    .cpu = options_.cpu,
+                                    .version = worker.version,
+                                    .plant = worker.target_options.plant,
+                                    .seed = worker.seed,
+                                    .jobs = options_.jobs,
+                                    .began = std::time(nullptr)});
+  if (!id) return std::unexpected(id.error());
+  run_id_ = *id;
+  return {};
+}
+
+// A store that fails costs counts, not programs: it is said once and the run goes on.
+void Supervisor::NoteProgress(const Progress& progress, Summary& summary) {
+  if (!noting_) return;
+  noted_ = progress.seconds;
+  triage::RunState state{.now = std::time(nullptr),
+                         .seconds = progress.seconds,
+                         .programs = progress.programs,
+                         .states = progress.reached};
+  for (const JobResult& result : ResultsOf(run_->path)) AddCounts(result, state);
+  if (auto noted = store_->Note(run_id_, state); !noted) {
+    noting_ = false;
+    summary.errors.push_back(noted.error());
+  }
+}
+
+// What a run that was killed had counted since it last told the store.
+Status Supervisor::NoteAbandoned(const fs::path& run) {
+  const auto id = store_->FindRun(run.filename().string());
+  if (!id) return std::unexpected(id.error());
+  if (*id == 0) return {};
+  triage::RunState state;
+  std::error_code status;
+  for (const JobResult& result : ResultsOf(run)) AddCounts(result, state);
+  for (unsigned job = 0; fs::exists(JobStatsPath(run, job), status); ++job) {
+    const auto stats = SharedStats::Map(JobStatsPath(run, job));
+    if (!stats) continue;
+    state.programs += (*stats)->programs;
+    state.states = std::max<uint64_t>(state.states, (*stats)->reached);
+  }
+  return store_->NoteLast(*id, state);
 }
 
 Status Supervisor::Start(Job& job) {
@@ -156,6 +232,8 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
       if (auto saved = Salvage(run.path, job, summary); !saved) return saved;
     }
     ShareQueues(run.path, summary);
+    if (auto opened = OpenStore(); !opened) return opened;
+    if (auto noted = NoteAbandoned(run.path); !noted) return noted;
     fs::remove_all(run.path, status);
   }
   return {};
@@ -307,6 +385,10 @@ void Supervisor::SumUp(Summary& summary) {
         files::WriteFile(options_.worker.findings / "reach.json", summary.reach.ToJson());
     if (!written) summary.errors.push_back(written.error());
   }
+  NoteProgress(summary.progress, summary);
+  if (noting_) {
+    if (auto indexed = store_->Index(); !indexed) summary.errors.push_back(indexed.error());
+  }
   std::error_code ignored;
   if (!keep_run_) fs::remove_all(run_->path, ignored);
 }
@@ -315,12 +397,15 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   Summary summary;
   if (auto saved = SalvageOldRuns(summary); !saved) return std::unexpected(saved.error());
   if (auto ready = Prepare(); !ready) return std::unexpected(ready.error());
+  if (auto opened = OpenStore(); !opened) return std::unexpected(opened.error());
+  if (auto begun = BeginRun(); !begun) return std::unexpected(begun.error());
   started_ = shared_ = Now();
   for (Job& job : jobs_) {
     if (auto started = Start(job); !started) summary.errors.push_back(started.error());
   }
   for (Progress progress = Measure(); !Over(progress); progress = Measure()) {
     if (show) show(progress);
+    if (progress.seconds - noted_ >= kNoteEvery) NoteProgress(progress, summary);
     std::this_thread::sleep_for(kTick);
     for (Job& job : jobs_) {
       int status = 0;

@@ -6,7 +6,8 @@
 // The run's own folder (run_folder.h) is removed at the end. One that another run left because it
 // was killed, or took the machine with it, is salvaged at the next start: the programs that were
 // about to run become a folder FINDINGS/interrupted-... What can't be salvaged stays where it is,
-// and nothing is run until it can.
+// and nothing is run until it can. How the run went, and how often it saw what, goes to the
+// findings store as it goes on (harness/triage/store.h).
 //
 // Thread safety: none; one Supervisor a process.
 #pragma once
@@ -26,6 +27,7 @@
 #include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
 #include "harness/campaign/worker.h"
+#include "harness/triage/store.h"
 
 namespace fpswap::campaign {
 
@@ -38,6 +40,7 @@ struct FuzzOptions {
   std::filesystem::path afl_fuzz;  // with fpswap-afl, what drives it
   std::filesystem::path self;      // the fpswap command
   bool keep_corpus = false;        // worker.corpus was given by the user; else it lives in the run
+  std::string kernel, cpu;         // of the machine that the target runs on, for the store
 };
 
 // What is known while it runs, and at the end.
@@ -85,6 +88,9 @@ class Supervisor {
     uint64_t programs_at_start = 0;
   };
   std::expected<void, std::string> Prepare();
+  std::expected<void, std::string> OpenStore();
+  std::expected<void, std::string> BeginRun();
+  void NoteProgress(const Progress& progress, Summary& summary);
   std::expected<void, std::string> Start(Job& job);
   void Reap(Job& job, int status, Summary& summary);
   std::expected<void, std::string> Salvage(const std::filesystem::path& run, unsigned job,
@@ -98,6 +104,7 @@ class Supervisor {
   bool Over(const Progress& progress) const;
   Progress Measure() const;
   void StopWorkers(Summary& summary, const Show& show);
+  std::expected<void, std::string> NoteAbandoned(const std::filesystem::path& run);
   void SumUp(Summary& summary);
 
   FuzzOptions options_;
@@ -105,6 +112,10 @@ class Supervisor {
   std::optional<RunFolder> run_;
   bool keep_run_ = false;  // it holds programs that could not be saved elsewhere
   std::vector<Job> jobs_;
+  std::optional<triage::Store> store_;
+  int64_t run_id_ = 0;  // in the store
+  bool noting_ = true;  // false: the store failed, which was said
+  double noted_ = 0;    // when, by Progress::seconds
   double started_ = 0, shared_ = 0;
   unsigned restarts_ = 0;
   unsigned interrupted_ = 0;

@@ -102,6 +102,8 @@ Worker::Impl::Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> r
       investigator(*runner, known,
                    {.findings = options.findings,
                     .plant = options.target_options.plant,
+                    .version = options.version,
+                    .ran_so_far = [this] { return stats->programs.load(); },
                     .stop = [this] { return stop_all || stats->stop; }}) {
   if (auto earlier = ReadJobResult(JobResultPath(options.run, options.job))) {
     investigator.Restore(std::move(earlier->known_seen), std::move(earlier->new_seen));

@@ -35,8 +35,9 @@ struct WorkerOptions {
   uint64_t runs = 0;  // programs to make, those of earlier lives of this job included; 0: no limit
   unsigned batch = 48;
   // What the measurement of the generator turns off (ci/measure-generator).
-  bool guided = true;  // the engine sees what is reached
-  bool ours = true;    // programs are mutated as programs; else as the engine mutates any bytes
+  bool guided = true;   // the engine sees what is reached
+  bool ours = true;     // programs are mutated as programs; else as the engine mutates any bytes
+  std::string version;  // of fpswap, for findings
 };
 
 // For the way through the environment to an engine's process.

@@ -43,7 +43,8 @@ std::string ToJson(const WorkerOptions& options) {
                        {"runs", options.runs},
                        {"batch", options.batch},
                        {"guided", options.guided},
-                       {"ours", options.ours}};
+                       {"ours", options.ours},
+                       {"version", options.version}};
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -66,6 +67,7 @@ std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view
     options.batch = object.at("batch").get<unsigned>();
     options.guided = object.at("guided").get<bool>();
     options.ours = object.at("ours").get<bool>();
+    options.version = object.at("version").get<std::string>();
   } catch (const json::exception& e) {
     return std::unexpected(e.what());
   }

@@ -104,6 +104,12 @@ struct ExportOptions {
   std::string format = "selftest";
 };
 
+struct ReportOptions {
+  Common common;
+  std::filesystem::path findings, output = "report.html";
+  size_t details = 100;
+};
+
 int Doctor(const DoctorOptions& options, const Io& io);
 int Fuzz(const FuzzArguments& options, const Io& io);
 int Run(const RunOptions& options, const Io& io);
@@ -117,6 +123,7 @@ int Reach(const ReachOptions& options, const Io& io);
 int Minimize(const MinimizeOptions& options, const Io& io);
 int Export(const ExportOptions& options, const Io& io);
 int Corpus(const CorpusOptions& options, const Io& io);
+int Report(const ReportOptions& options, const Io& io);
 
 // Adds a subcommand to `app`; when it is chosen, `chosen` is what to do.
 using Chosen = std::function<int(const Io&)>;
@@ -129,6 +136,7 @@ void AddReach(CLI::App& app, Chosen& chosen);
 void AddMinimize(CLI::App& app, Chosen& chosen);
 void AddExport(CLI::App& app, Chosen& chosen);
 void AddCorpus(CLI::App& app, Chosen& chosen);
+void AddReport(CLI::App& app, Chosen& chosen);
 
 // The whole command. The process's exit code.
 int Main(const std::vector<std::string>& arguments, const Io& io);

@@ -21,6 +21,9 @@ namespace fpswap::cli {
 // The folder this command lies in: agents and engine are beside it.
 std::filesystem::path OwnFolder();
 
+// Of this fpswap, with its commit where the build knew it: "0.1.0 d72488f0a1b2".
+std::string Version();
+
 // Prints "fpswap: ..." and gives back `code`.
 int Fail(const Io& io, ExitCode code, std::string_view sentence);
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);

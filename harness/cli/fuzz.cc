@@ -209,14 +209,18 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
                 "the plain engine mutates programs only: --mutator bytes needs "
                 "--engine libfuzzer or afl");
   }
+  campaign::FuzzOptions fuzz;
   std::string target_name;
   {
     auto target = campaign::Open(options.common.target, options.common.TargetOptions());
     if (!target) return FailUnavailable(io, options.common.target, target.error());
-    target_name = (*target)->platform().name();
+    const trace::Platform& platform = (*target)->platform();
+    target_name = platform.name();
+    fuzz.kernel = platform.kernel;
+    fuzz.cpu = platform.cpu;
   }
   const uint64_t seed = options.seed.value_or(std::random_device()());
-  campaign::FuzzOptions fuzz;
+  fuzz.worker.version = Version();
   fuzz.worker.target = target_name;
   fuzz.worker.target_options = options.common.TargetOptions();
   fuzz.worker.findings = fs::absolute(options.findings);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fmt/format.h>
+#include <fpswap_commit.h>
 
 #include "harness/campaign/engine.h"
 #include "harness/cli/common.h"
@@ -20,7 +21,8 @@ Examples:
   fpswap run corpus/known                  run programs, a verdict each
   fpswap show findings/NAME                a finding step by step
   fpswap export findings/NAME -o test.c    a finding as a KVM selftest
-  fpswap reach findings                    what the last fuzzing run exercised)";
+  fpswap reach findings                    what the last fuzzing run exercised
+  fpswap report findings -o report.html    all of it as one page)";
 
 // What to say where `word` is no subcommand.
 std::optional<std::string> WrongSubcommand(const CLI::App& app, const std::string& word) {
@@ -35,6 +37,11 @@ std::optional<std::string> WrongSubcommand(const CLI::App& app, const std::strin
 }
 
 }  // namespace
+
+std::string Version() {
+  const std::string_view commit = FPSWAP_COMMIT;
+  return fmt::format("{}{}{}", FPSWAP_VERSION, commit.empty() ? "" : " ", commit);
+}
 
 int Main(const std::vector<std::string>& arguments, const Io& io) {
   CLI::App app("fpswap: a differential fuzzer for KVM's swapping of guest FPU state", "fpswap");
@@ -51,6 +58,7 @@ int Main(const std::vector<std::string>& arguments, const Io& io) {
   AddMinimize(app, chosen);
   AddExport(app, chosen);
   AddCorpus(app, chosen);
+  AddReport(app, chosen);
   // The plain engine's process, started by `fuzz`.
   app.add_subcommand("fuzz-worker")->group("")->callback([&] {
     chosen = [](const Io&) { return campaign::PlainEngineMain(); };

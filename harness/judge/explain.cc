@@ -214,6 +214,7 @@ Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings&
     ExplainValues(what, m, d);
   } else {
     ExplainBytes(what, m, around, d);
+    if (m.all != nullptr) d.compared = {m.place, m.all->possible, m.all->seen};
   }
   d.initial = what.cpu != nullptr && d.has_component && what.cpu->IsInitial(d.component);
   d.cause = CauseOf(what, m, d);

@@ -201,6 +201,7 @@ struct Judge::Impl {
   const trace::Platform platform;
   Walk walk;
   std::unique_ptr<Walk> supposing;  // made when first needed
+  bool keep_compared = false;
   SortedRecords records;
 
   // Where the walk failed: is it a fault that the probe has found in this system as a whole? If
@@ -213,7 +214,10 @@ struct Judge::Impl {
 
 void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
   if (verdict.ok() || platform.xcr0_loaded) return;
-  if (!supposing) supposing = std::make_unique<Walk>(platform);
+  if (!supposing) {
+    supposing = std::make_unique<Walk>(platform);
+    if (keep_compared) supposing->KeepCompared();
+  }
   // A KVM that does not load the guest's XCR0 does not load its CR4 either.
   const bool pke = (platform.host_xcr0 & Bit(xstate::Component::kPkru)) != 0;
   unsigned found = 0;
@@ -257,13 +261,23 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
     for (unsigned i = 0; i < world.vcpus; ++i) {
       if (i != ran) around.others.push_back(ImageOf(world.vcpu[i]));
     }
-    verdict.Add(ExplainCanary(platform, StepOf(plan, record.step), record.step, canary.components,
-                              before, after, around));
+    Divergence changed = ExplainCanary(platform, StepOf(plan, record.step), record.step,
+                                       canary.components, before, after, around);
+    if (keep_compared) {
+      changed.compared = {
+          Place::kImage, {before.begin(), before.end()}, {after.begin(), after.end()}};
+    }
+    verdict.Add(std::move(changed));
   }
 }
 
 Judge::Judge(const trace::Platform& platform) : impl_(std::make_unique<Impl>(platform)) {}
 Judge::~Judge() = default;
+
+void Judge::KeepCompared() {
+  impl_->keep_compared = true;
+  impl_->walk.KeepCompared();
+}
 
 Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, ReachSink* reach) {
   Verdict verdict;

@@ -40,6 +40,8 @@ class Judge {
   // `plan` must have been made for the same platform.
   Verdict Check(const plan::Plan& plan, std::span<const uint8_t> records,
                 ReachSink* reach = nullptr);
+  // From here on each divergence comes with all bytes that were compared.
+  void KeepCompared();
   // The same walk without records. What is left to choice takes the simplest value.
   void Simulate(const plan::Plan& plan, ReachSink& reach);
 

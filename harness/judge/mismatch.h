@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // Why one world does not allow what was seen. Made for every world that is dropped, so it allocates
-// nothing; the words for people are made of it later (explain.h), if no world is left.
+// nothing (unless told to keep all bytes); the words for people are made of it later (explain.h),
+// if no world is left.
 #pragma once
 
 #include <array>
@@ -12,20 +13,6 @@
 #include "harness/judge/verdict.h"
 
 namespace fpswap::judge {
-
-// What the bytes compared are; decides how an offset is named.
-enum class Place : uint8_t {
-  kNone,    // no bytes: a fault, an errno, a missing record
-  kImage,   // a standard-format uABI image
-  kArea,    // an XSAVE area in guest memory, in the format its header says
-  kFxArea,  // FXSAVE's 512 bytes
-  kFpu,     // struct kvm_fpu
-  kStored,  // what an instruction stored, or a register it read
-  kXcrs,    // struct kvm_xcrs
-  kMsr,     // an MSR's value
-  kCpuid,   // EAX EBX ECX EDX of CPUID.(0DH,0)
-  kExit,    // an ExitRecord
-};
 
 // Mismatch::what of the instruction's own fault: another than it had to be, one too many, none.
 inline constexpr const char* kFault = "fault";
@@ -43,6 +30,8 @@ struct Mismatch {
   uint32_t size = 0;       // bytes in both
   uint32_t differing = 0;  // bytes that differ in all: how far this world is
   std::array<uint8_t, 64> possible, seen;
+  // Where all bytes compared are kept; null: nowhere. Outlives this.
+  Compared* all = nullptr;
 };
 
 // Compares; on difference fills the byte fields of `m` and returns false. The sizes must be equal.
@@ -63,6 +52,10 @@ inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t
   m.size = std::min<uint32_t>(size - m.window, sizeof(m.seen));
   std::memcpy(m.possible.data(), possible.data() + m.window, m.size);
   std::memcpy(m.seen.data(), seen.data() + m.window, m.size);
+  if (m.all != nullptr) {
+    m.all->possible.assign(possible.begin(), possible.end());
+    m.all->seen.assign(seen.begin(), seen.end());
+  }
   return false;
 }
 

@@ -37,6 +37,26 @@ enum class Relation : uint8_t {
   kComplained,  // the kernel logged what no healthy kernel logs
 };
 
+// What the bytes compared are; decides how an offset is named.
+enum class Place : uint8_t {
+  kNone,    // no bytes: a fault, an errno, a missing record
+  kImage,   // a standard-format uABI image
+  kArea,    // an XSAVE area in guest memory, in the format its header says
+  kFxArea,  // FXSAVE's 512 bytes
+  kFpu,     // struct kvm_fpu
+  kStored,  // what an instruction stored, or a register it read
+  kXcrs,    // struct kvm_xcrs
+  kMsr,     // an MSR's value
+  kCpuid,   // EAX EBX ECX EDX of CPUID.(0DH,0)
+  kExit,    // an ExitRecord
+};
+
+// All bytes of one comparison, for a reader who wants to see the whole.
+struct Compared {
+  Place place = Place::kNone;
+  std::vector<uint8_t> possible, seen;  // of one size
+};
+
 struct Divergence {
   Law law = Law::kModel;
   uint16_t step = 0;  // in the effective program
@@ -55,6 +75,7 @@ struct Divergence {
   std::string cause;
   std::string rule;   // the rule and its source: "SDM 13.8.2", "KVM: fpu_copy_uabi..."
   std::string words;  // one sentence: what was possible, what was seen
+  Compared compared;  // empty unless the judge was told to keep it (Judge::KeepCompared)
 };
 
 struct Verdict {

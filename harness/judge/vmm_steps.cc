@@ -324,7 +324,7 @@ bool FpuVariantDiffers(const Context& c, unsigned variant) {
 bool CompareFpu(Context& c, FpuPart part, Mismatch& m) {
   if (c.seen == nullptr) return true;
   const auto seen = c.seen->ioctl.subspan(sizeof(trace::IoctlRecord));
-  m = Mismatch{};
+  m = Mismatch{.all = m.all};
   m.law = Law::kCoherence;
   m.rule = kGetFpuRule;
   if (seen.size() != kvm::kFpuSize) {

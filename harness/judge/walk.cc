@@ -252,6 +252,15 @@ bool Walk::DiedBefore(uint16_t number) const {
   return !done && number >= records_->end_step();
 }
 
+void Walk::KeepCompared() { all_.resize(mismatches_.size()); }
+
+void Walk::Clear(size_t i) {
+  mismatches_[i] = Mismatch{};
+  if (all_.empty()) return;
+  all_[i] = {};
+  mismatches_[i].all = &all_[i];
+}
+
 Context Walk::MakeContext(World& world, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   kvm::Vcpu& vcpu = world.vcpu[step.vcpu % program::kMaxVcpus];
@@ -350,7 +359,7 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
     c.cpu.cpl = action.cpl;
     c.vcpu.has_run = true;
     c.world.xfd_before = c.cpu.xfd;
-    mismatches_[i] = Mismatch{};
+    Clear(i);
     const Outcome outcome = function(c);
     if (i == 0) outcome_ = OutcomeOf(outcome);
     return CompareGuest(c, outcome, mismatches_[i]);
@@ -374,7 +383,7 @@ Walk::Next Walk::Vmm(uint16_t number) {
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.world.xfd_before = c.cpu.xfd;
-    mismatches_[i] = Mismatch{};
+    Clear(i);
     const bool allowed = DoVmmStep(c, changed_, fpu_variants_[i], mismatches_[i]);
     if (i == 0) outcome_ = OutcomeOfErrno(c.model_errno);
     return allowed;
@@ -395,7 +404,7 @@ Walk::Next Walk::GetFpu(uint16_t number) {
   for (const FpuPart part : {FpuPart::kX87, FpuPart::kXmm, FpuPart::kMxcsr}) {
     const auto allows = [&](size_t i) {
       Context c = MakeContext(worlds_[i], number);
-      mismatches_[i] = Mismatch{};
+      Clear(i);
       return CompareFpu(c, part, mismatches_[i]);
     };
     bool right = false;

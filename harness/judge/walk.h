@@ -35,6 +35,9 @@ class Walk {
   // A set of Hypothesis, for the walks that follow.
   void Assume(unsigned hypotheses);
 
+  // From here on each divergence comes with all bytes that were compared.
+  void KeepCompared();
+
   // Walks all of `plan` as far as it can be judged. `records` null: a simulation. Fills the model's
   // part of `verdict` (null in a simulation).
   void Go(const plan::Plan& plan, const SortedRecords* records, ReachSink* reach, Verdict* verdict);
@@ -59,6 +62,7 @@ class Walk {
   Next Guest(const plan::Action& action, uint16_t number);
   Next Vmm(uint16_t number);
   Next GetFpu(uint16_t number);
+  void Clear(size_t i);  // mismatches_[i]
   Context MakeContext(World& world, uint16_t number);
   void ExchangeXcr0(uint16_t number, bool before);
   void AddHostLayout();
@@ -92,6 +96,7 @@ class Walk {
   std::array<cpu::Features, program::kMaxVcpus> changed_;
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
+  std::vector<Compared> all_;  // beside `mismatches_`, or empty: not kept
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
   std::vector<Blame> blames_;      // blame n is blames_[n - 1]
   std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large

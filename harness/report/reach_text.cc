@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "harness/plan/plan.h"
+#include "harness/report/html.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::report {
@@ -16,19 +17,6 @@ namespace {
 
 using campaign::ReachTable;
 using Cells = std::map<uint8_t, std::map<uint8_t, uint64_t>>;  // [row][column]
-
-// Counts in at most five characters: 999, 1.2k, 34M.
-std::string Short(uint64_t count) {
-  static constexpr std::pair<uint64_t, char> kUnits[] = {
-      {1'000'000'000, 'G'}, {1'000'000, 'M'}, {1'000, 'k'}};
-  for (const auto& [unit, letter] : kUnits) {
-    if (count >= 10 * unit) return fmt::format("{}{}", count / unit, letter);
-    if (count >= unit) {
-      return fmt::format("{}.{}{}", count / unit, count % unit * 10 / unit, letter);
-    }
-  }
-  return fmt::format("{}", count);
-}
 
 std::string ComponentName(uint8_t component) {
   if (component >= xstate::kComponentCount) return "none";
@@ -52,7 +40,7 @@ std::string Table(const Cells& cells, std::string (*column_name)(uint8_t)) {
     text += fmt::format("{:20}", triage::OpName(row));
     for (const auto& [column, width] : widths) {
       const auto found = counts.find(column);
-      text += fmt::format("{:>{}}", found == counts.end() ? "." : Short(found->second), width);
+      text += fmt::format("{:>{}}", found == counts.end() ? "." : ShortCount(found->second), width);
     }
     text += '\n';
   }

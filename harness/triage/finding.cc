@@ -11,6 +11,7 @@
 
 #include "harness/files/files.h"
 #include "harness/program/text.h"
+#include "harness/triage/cause.h"
 
 namespace fpswap::triage {
 namespace fs = std::filesystem;
@@ -115,32 +116,113 @@ std::string FindingVerdictJson(const Finding& finding) {
   object["signature"] = finding.signature.Key();
   object["name"] = finding.signature.Name();
   object["divergence"] = finding.divergence;
+  object["root"] = finding.root;
   object["target"] = finding.trace.platform.name();
   object["reruns"] = finding.reruns;
   object["repeats"] = finding.repeats;
+  object["version"] = finding.version;
+  object["found"] = finding.found;
+  object["after"] = finding.after;
   if (!finding.plant.empty()) object["plant"] = finding.plant;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-std::expected<FindingName, std::string> ReadFindingName(const fs::path& folder) {
-  using nlohmann::json;
-  constexpr size_t kMaxVerdict = 1 << 20;
-  const fs::path path = folder / "verdict.json";
-  const auto text = files::ReadFile(path, kMaxVerdict);
-  if (!text) return std::unexpected(text.error());
-  const json object = json::parse(*text, nullptr, false);
-  const auto value = [&](const char* key) {
-    return object.is_object() && object.contains(key) ? object[key] : json();
-  };
-  const auto word = [&](const char* key) {
-    const json found = value(key);
-    return found.is_string() ? found.get<std::string>() : std::string();
-  };
-  FindingName name{.key = word("signature"), .name = word("name"), .divergence = {}};
-  if (const json index = value("divergence"); index.is_number_unsigned()) {
-    name.divergence = index.get<size_t>();
+namespace {
+
+// Reading of JSON that anybody may have written: what is not of the type wanted is not there.
+class Lenient {
+ public:
+  explicit Lenient(nlohmann::json object) : object_(std::move(object)) {}
+  std::string Word(const char* key) const {
+    const auto* found = Find(key);
+    return found != nullptr && found->is_string() ? found->get<std::string>() : std::string();
   }
-  return name;
+  std::optional<uint64_t> Number(const char* key) const {
+    const auto* found = Find(key);
+    if (found == nullptr || !found->is_number_unsigned()) return {};
+    // What does not fit SQLite's integers is nobody's count.
+    return std::min<uint64_t>(found->get<uint64_t>(), INT64_MAX);
+  }
+  Lenient Element(const char* key, size_t index) const {
+    const auto* found = Find(key);
+    const bool there = found != nullptr && found->is_array() && index < found->size();
+    return Lenient(there ? (*found)[index] : nlohmann::json());
+  }
+
+ private:
+  const nlohmann::json* Find(const char* key) const {
+    if (!object_.is_object()) return nullptr;
+    const auto it = object_.find(key);
+    return it == object_.end() ? nullptr : &*it;
+  }
+  nlohmann::json object_;
+};
+
+constexpr size_t kMaxJson = 1 << 20;
+
+// Evidence::effect of a divergence as verdict.json has it.
+std::string EffectOf(const Lenient& divergence) {
+  const std::string cause = divergence.Word("cause"), relation = divergence.Word("relation");
+  if (!cause.empty()) return cause;
+  const std::string component = divergence.Word("component");
+  for (unsigned i = 0; i <= static_cast<unsigned>(judge::Relation::kComplained); ++i) {
+    const auto each = static_cast<judge::Relation>(i);
+    if (judge::RelationName(each) != relation) continue;
+    // What has no component is told by its place.
+    return fmt::format("{} {}",
+                       component.empty() ? WhereClass(divergence.Word("where")) : component,
+                       RelationFamily(each));
+  }
+  return "";
+}
+
+}  // namespace
+
+std::expected<FindingFacts, std::string> ReadFindingName(const fs::path& folder) {
+  const auto text = files::ReadFile(folder / "verdict.json", kMaxJson);
+  if (!text) return std::unexpected(text.error());
+  const Lenient verdict(nlohmann::json::parse(*text, nullptr, false));
+  FindingFacts facts;
+  facts.divergence = verdict.Number("divergence");
+  const Lenient told = verdict.Element("divergences", facts.divergence.value_or(0));
+  const auto root = verdict.Number("root");
+  facts.effect = EffectOf(root ? verdict.Element("divergences", *root) : told);
+  for (const auto& [into, key] : {std::pair(&facts.law, "law"),
+                                  {&facts.op, "op"},
+                                  {&facts.component, "component"},
+                                  {&facts.relation, "relation"},
+                                  {&facts.where, "where"},
+                                  {&facts.words, "words"},
+                                  {&facts.rule, "rule"}}) {
+    *into = told.Word(key);
+  }
+  for (const auto& [into, key] : {std::pair(&facts.key, "signature"),
+                                  {&facts.name, "name"},
+                                  {&facts.target, "target"},
+                                  {&facts.plant, "plant"},
+                                  {&facts.version, "version"}}) {
+    *into = verdict.Word(key);
+  }
+  facts.reruns = verdict.Number("reruns").value_or(0);
+  facts.repeats = verdict.Number("repeats").value_or(0);
+  facts.after = verdict.Number("after").value_or(0);
+  facts.found = static_cast<int64_t>(verdict.Number("found").value_or(0));
+  return facts;
+}
+
+std::expected<FindingFacts, std::string> ReadFinding(const fs::path& folder) {
+  auto facts = ReadFindingName(folder);
+  if (!facts) return facts;
+  if (const auto text = files::ReadFile(folder / "platform.json", kMaxJson)) {
+    const Lenient platform(nlohmann::json::parse(*text, nullptr, false));
+    facts->kernel = platform.Word("kernel");
+    facts->cpu = platform.Word("cpu");
+  }
+  if (const auto program = files::ReadProgram(folder / "program.fps")) {
+    facts->steps = program->steps.size();
+    facts->triggers = Triggers(*program);
+  }
+  return facts;
 }
 
 std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Finding& finding) {

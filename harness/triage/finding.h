@@ -29,11 +29,16 @@ struct Finding {
   Signature signature;
   trace::Trace trace;
   judge::Verdict verdict;
-  size_t divergence = 0;     // index in the verdict of the one that the signature is of
+  size_t divergence = 0;  // index in the verdict of the one that the signature is of
+  // Index of the first one that is not known: what the others may follow from.
+  size_t root = 0;
   unsigned reruns = 0;       // how often the program was run again alone
   unsigned repeats = 0;      // and showed the signature
   unsigned steps_found = 0;  // steps of the program before it was minimised
   std::string plant;         // a self-test of the harness: the planted bug, "" for none
+  std::string version;       // of fpswap, "" if not known
+  int64_t found = 0;         // when, in seconds since 1970; 0: not known
+  uint64_t after = 0;        // programs that its job had run by then
   std::vector<program::Program> before;
 };
 
@@ -41,18 +46,26 @@ struct Finding {
 std::expected<bool, std::string> WriteFinding(const std::filesystem::path& findings,
                                               const Finding& finding);
 
-// What a finding's verdict.json says the finding is of.
-struct FindingName {
+// What a finding's files say of it. Total: what they do not say is left empty.
+struct FindingFacts {
   std::string key, name;             // Signature's, "" where it has none
-  std::optional<size_t> divergence;  // index in the verdict
+  std::optional<size_t> divergence;  // index in the verdict of the one that the signature is of
+  std::string law, op, component, relation, where, words, rule;  // that divergence's
+  std::string target, kernel, cpu, plant, version;
+  std::string effect, triggers;  // as triage::Evidence has them
+  uint64_t steps = 0, reruns = 0, repeats = 0, after = 0;
+  int64_t found = 0;
 };
-// Total: what the file does not say is left empty. The error is that it can't be read.
-std::expected<FindingName, std::string> ReadFindingName(const std::filesystem::path& folder);
+// Of verdict.json alone: all but kernel, cpu, steps and triggers. The error is that it can't be
+// read.
+std::expected<FindingFacts, std::string> ReadFindingName(const std::filesystem::path& folder);
+// Of platform.json and program.fps too.
+std::expected<FindingFacts, std::string> ReadFinding(const std::filesystem::path& folder);
 
 // The README's text.
 std::string FindingReadme(const Finding& finding);
-// VerdictToJson with "signature", "name", "target", "reruns", "repeats" and, where there is one,
-// "plant".
+// VerdictToJson with "signature", "name", "target", "reruns", "repeats", "version", "found",
+// "after" and, where there is one, "plant".
 std::string FindingVerdictJson(const Finding& finding);
 
 }  // namespace fpswap::triage

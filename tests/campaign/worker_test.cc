@@ -267,6 +267,69 @@ TEST(Supervisor, SalvagesWhatARunLeftThatIsGone) {
   EXPECT_EQ(FoldersOfRuns(findings), 0u);
 }
 
+TEST(Supervisor, TellsTheStoreHowTheRunWentAndWhatItSaw) {
+  const TemporaryFolder folder;
+  const auto run = Supervise(folder.path(), 1001, 2, 0, [](unsigned) {}, VzeroallDiverges);
+  auto store = triage::Store::Open(folder.path() / "findings");
+  ASSERT_TRUE(store) << store.error();
+  const auto runs = store->Runs();
+  ASSERT_TRUE(runs && runs->size() == 1);
+  EXPECT_EQ(runs->front().programs, 1001u);
+  EXPECT_EQ(runs->front().facts.jobs, 2u);
+  const auto seen = store->Sightings();
+  ASSERT_TRUE(seen && seen->size() == 1);
+  EXPECT_EQ(seen->front().name, run.summary.new_seen.begin()->first);
+  EXPECT_EQ(seen->front().programs, run.summary.new_seen.begin()->second);
+  EXPECT_TRUE(store->Findings()->contains(seen->front().name));
+  EXPECT_FALSE(store->Samples(runs->front().id)->empty());
+}
+
+TEST(Supervisor, RunsNothingWhereTheStoreIsDamagedAndSaysWhatToDo) {
+  const TemporaryFolder folder;
+  const fs::path findings = folder.path() / "findings";
+  fs::create_directories(findings);
+  ASSERT_TRUE(files::WriteFile(findings / triage::Store::kFile, std::string(4096, 'x')));
+  FuzzOptions options;
+  options.worker.findings = findings;
+  Supervisor supervisor(options, [](const WorkerOptions&, unsigned) -> pid_t {
+    ADD_FAILURE() << "a worker was started";
+    return -1;
+  });
+  const auto summary = supervisor.Run(nullptr);
+  ASSERT_FALSE(summary);
+  EXPECT_THAT(summary.error(), HasSubstr("delete it: it is made again from the findings"));
+}
+
+TEST(Supervisor, NotesWhatAKilledRunHadCounted) {
+  const TemporaryFolder folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    Supervise(
+        folder.path(), 0, 1, 0,
+        [n = 0](unsigned) mutable {
+          if (++n < 2000) return;
+          kill(getppid(), SIGKILL);
+          kill(getpid(), SIGKILL);
+        },
+        VzeroallDiverges);
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  usleep(100000);  // the worker kills itself after its parent
+  Supervise(folder.path(), 10, 1, 0, [](unsigned) {});
+  auto store = triage::Store::Open(folder.path() / "findings");
+  ASSERT_TRUE(store) << store.error();
+  const auto runs = store->Runs();
+  ASSERT_TRUE(runs && runs->size() == 2);
+  EXPECT_GT(runs->front().programs, 0u);
+  const auto seen = store->Sightings();
+  ASSERT_TRUE(seen && !seen->empty());
+  EXPECT_EQ(seen->front().run, runs->front().id);
+  EXPECT_GT(seen->front().programs, 0u);
+}
+
 // What a run leaves that is killed while a program runs.
 void LeaveRun(const fs::path& run, const Program& program) {
   fs::create_directories(run);
@@ -400,7 +463,7 @@ TEST(Supervisor, CountsNewDivergencesOfAJobWhoseResultCannotBeRead) {
       [&](unsigned) {
         if (!std::exchange(first, false)) return;
         for (const auto& entry : fs::directory_iterator(folder.path() / "findings")) {
-          fs::create_directory(entry.path() / "job-0.json");
+          if (entry.is_directory()) fs::create_directory(entry.path() / "job-0.json");
         }
       },
       VzeroallDiverges);

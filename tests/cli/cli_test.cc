@@ -65,11 +65,12 @@ class Cli : public ::testing::Test {
 TEST_F(Cli, HelpTellsSubcommandsExitCodesAndExamples) {
   const Result result = Command({"--help"});
   EXPECT_EQ(result.exit, kAgrees);
-  for (const char* word :
-       {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize", "Exit codes", "3 "}) {
+  for (const char* word : {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize", "report",
+                           "Exit codes", "3 "}) {
     EXPECT_THAT(result.out, HasSubstr(word));
   }
-  for (const char* name : {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize"}) {
+  for (const char* name :
+       {"doctor", "fuzz", "run", "judge", "show", "reach", "minimize", "report"}) {
     const Result help = Command({name, "--help"});
     EXPECT_EQ(help.exit, kAgrees);
     EXPECT_THAT(help.out, HasSubstr("--json")) << name;
@@ -132,6 +133,23 @@ TEST_F(Cli, UnknownPlantIsExitCode2WithTheListOfThem) {
   EXPECT_EQ(result.exit, kBadInput);
   EXPECT_THAT(result.err, HasSubstr("no planted bug \"nope\"; there are\n"));
   EXPECT_THAT(result.err, HasSubstr("\n  canary-clobbered "));
+}
+
+TEST_F(Cli, ReportWritesOnePageOrJson) {
+  Write("f/one/verdict.json", R"({"signature": "a|b", "name": "one", "divergences": []})");
+  const fs::path findings = folder_.path() / "f", page = folder_.path() / "page.html";
+  const Result result = Command({"report", findings.string(), "-o", page.string()});
+  EXPECT_EQ(result.exit, kBadInput) << "the finding has no trace";
+  EXPECT_THAT(result.err, HasSubstr("1 groups of findings"));
+  EXPECT_THAT(files::ReadFile(page, 1 << 24).value(), HasSubstr("<h1>fpswap report</h1>"));
+  const Result told = Command({"report", findings.string(), "--json", "--details", "0"});
+  EXPECT_EQ(told.exit, kAgrees);
+  EXPECT_EQ(json::parse(told.out)["groups"][0]["signature"], "a|b");
+  EXPECT_EQ(Command({"report", (folder_.path() / "none").string()}).exit, kBadInput);
+  Write("f/findings.db", std::string(4096, 'x'));
+  const Result damaged = Command({"report", findings.string(), "-o", page.string()});
+  EXPECT_EQ(damaged.exit, kBadInput);
+  EXPECT_THAT(damaged.err, HasSubstr("findings.db: file is not a database; delete it"));
 }
 
 TEST_F(Cli, BadProgramsAreRefusedWithFileLineAndColumn) {
