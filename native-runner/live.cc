@@ -223,6 +223,10 @@ long LetCompetitorRun(uint16_t pattern) {
 }
 
 long LetTracerAct(bool set) {
+  // A thread that is seized where the hang timer's signal has just arrived stops in the handler,
+  // whose registers are initial and are thrown away when it returns. The signal waits instead.
+  const uint64_t tick = uint64_t{1} << (kTickSignal - 1);
+  RawSyscall(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&tick), 0, sizeof(tick));
   auto* request = const_cast<volatile uint32_t*>(&g_tracer->request);
   auto* done = const_cast<volatile uint32_t*>(&g_tracer->done);
   g_tracer->set = set;
@@ -233,6 +237,7 @@ long LetTracerAct(bool set) {
   while (*done != number) {
     RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT, static_cast<long>(number - 1));
   }
+  RawSyscall(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&tick), 0, sizeof(tick));
   return -g_tracer->error;
 }
 

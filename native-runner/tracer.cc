@@ -82,7 +82,7 @@ int Act(pid_t thread, size_t size) {
   }
   const int error = g_tracer->set ? SetRegset(thread, g_tracer->image, size)
                                   : Regset(thread, false, g_tracer->image, size);
-  // It may have stopped at a signal instead (the hang timer's), which is then passed on.
+  // It may have stopped at a signal instead (not the hang timer's), which is then passed on.
   const bool at_signal = status >> 16 != PTRACE_EVENT_STOP;
   const uintptr_t signal = at_signal ? static_cast<uintptr_t>(WSTOPSIG(status)) : 0;
   ptrace(PTRACE_DETACH, thread, nullptr, reinterpret_cast<void*>(signal));

@@ -3,6 +3,7 @@
 // native-runner's binary against expectations worked out by hand. What a CPU lacks is skipped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +12,7 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <thread>
 
 #include "tests/plan/agent_client.h"
 #include "tests/plan/plan_testing.h"
@@ -413,13 +415,47 @@ bool IsAlive(pid_t pid) {
   return (in >> number >> name >> state) && state != "Z";
 }
 
+// 0: it has none.
+pid_t ChildOf(pid_t process) {
+  const std::string pid = std::to_string(process);
+  std::ifstream in("/proc/" + pid + "/task/" + pid + "/children");
+  pid_t child = 0;
+  in >> child;
+  return child;
+}
+
+// A thread that is seized as that signal arrives would stop in its handler, whose registers are
+// initial. So it must wait as long as a tracer is asked.
+TEST_F(NativeSystem, TheHangTimersSignalWaitsForTheTracer) {
+  const std::string pid = std::to_string(agent_.pid());
+  const auto is_blocked = [&] {
+    std::ifstream in("/proc/" + pid + "/status");
+    for (std::string line; std::getline(in, line);) {
+      if (!line.starts_with("SigBlk:")) continue;
+      return (std::stoull(line.substr(7), nullptr, 16) >> (SIGALRM - 1) & 1) != 0;
+    }
+    return false;
+  };
+  const pid_t tracer = ChildOf(agent_.pid());
+  ASSERT_GT(tracer, 0);
+  ASSERT_FALSE(is_blocked());
+  ASSERT_EQ(kill(tracer, SIGSTOP), 0);
+  Seen seen;
+  std::jthread run([&] { seen = Run({Do(Op::kLdmxcsr, 0x3f80), Do(Op::kOsGetRegset, 0)}); });
+  for (int i = 0; i < 500 && !is_blocked(); ++i) usleep(10000);
+  EXPECT_TRUE(is_blocked());
+  kill(agent_.pid(), SIGALRM);
+  kill(tracer, SIGCONT);
+  run.join();
+  EXPECT_FALSE(is_blocked()) << "it would never come again";
+  EXPECT_EQ(ReadAs<uint32_t>(seen.image[1], 24), 0x3f80u) << "MXCSR";
+}
+
 TEST_F(NativeSystem, TheTracingProcessEndsWithTheAgent) {
   std::optional<AgentClient> agent(std::in_place, kRunner);
   RunIn(*agent, {Do(Op::kOsGetRegset, 0)});
-  const std::string pid = std::to_string(agent->pid());
-  std::ifstream in("/proc/" + pid + "/task/" + pid + "/children");
-  pid_t child = 0;
-  ASSERT_TRUE(in >> child) << "there is none";
+  const pid_t child = ChildOf(agent->pid());
+  ASSERT_GT(child, 0) << "there is none";
   ASSERT_TRUE(IsAlive(child));
   agent.reset();
   for (int i = 0; i < 500 && IsAlive(child); ++i) usleep(10000);
