@@ -153,7 +153,11 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
       d.law = Law::kIsolation;
       whose = "of another vCPU";
     }
-    d.origin = OriginOf(seen, home, around, what.platform);
+    // An opmask register is half a window: its neighbour says nothing of where it comes from.
+    const bool half = d.has_component && d.component == Component::kOpmask && seen.size() == 16;
+    const size_t from = half && m.offset - m.window >= 8 ? 8 : 0;
+    d.origin = OriginOf(half ? seen.subspan(from, 8) : seen,
+                        home == kNoHome ? kNoHome : home + from, around, what.platform);
   }
   d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
                         d.where, Hex(possible), Hex(seen),
