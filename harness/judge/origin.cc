@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <climits>
 
 #include "harness/judge/place.h"
 #include "oracle/xstate/layout.h"
@@ -31,6 +33,16 @@ size_t Find(Bytes image, Bytes bytes) {
     if (HasAt(image, at, bytes)) return at;
   }
   return kNoHome;
+}
+
+// How many bits of `bytes` are others than in `image` at `at`; UINT_MAX where they have no place.
+unsigned BitsFrom(Bytes image, size_t at, Bytes bytes) {
+  if (at > image.size() || image.size() - at < bytes.size()) return UINT_MAX;
+  unsigned bits = 0;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bits += static_cast<unsigned>(std::popcount(static_cast<uint8_t>(image[at + i] ^ bytes[i])));
+  }
+  return bits;
 }
 
 std::string RegisterAt(const trace::Platform& platform, size_t offset) {
@@ -95,6 +107,10 @@ std::string OriginOf(Bytes seen, size_t home, const Surroundings& around,
   for (const HostPattern& each : around.host) {
     program::FillPattern(each.pattern, image);
     if (place(image) != kNoHome) return "it is " + each.whose;
+  }
+  if (around.host.empty()) return "";  // not all of them are known
+  if (const unsigned bits = BitsFrom(around.now, home, seen); bits <= seen.size()) {
+    return fmt::format("it is what was due but for {} {}", bits, bits == 1 ? "bit" : "bits");
   }
   return "it is no value that the vCPUs, the VMM's images or the host's registers are known to "
          "have "

@@ -77,7 +77,17 @@ TEST_F(Origin, TheHostsOwnRegistersAreRecognised) {
   EXPECT_EQ(HostPatterns(plan, 0).size() + 1, HostPatterns(plan, 1).size()) << "not yet done";
 }
 
+TEST_F(Origin, AFlippedBitIsNobodysValue) {
+  around_.now = With(kXmm5, Value(7));
+  around_.host = HostPatterns({}, 0);
+  auto seen = Value(7);
+  seen[3] ^= 0x40;
+  EXPECT_EQ(Of(seen), "it is what was due but for 1 bit");
+}
+
 TEST_F(Origin, NobodysBytesAreSaidToBeAndPlainOnesProveNothing) {
+  EXPECT_EQ(Of(Value(9)), "") << "the host's side is not known";
+  around_.host = HostPatterns({}, 0);
   EXPECT_THAT(Of(Value(9)), HasSubstr("it may be an earlier program's"));
   EXPECT_EQ(Of(std::vector<uint8_t>(16, 0)), "");
   EXPECT_EQ(Of(std::vector<uint8_t>(16, 0xff)), "");
