@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "harness/judge/context.h"
+#include "harness/judge/origin.h"
 #include "harness/judge/place.h"
 #include "harness/program/text.h"
 #include "oracle/kvm/uabi.h"
@@ -21,13 +22,6 @@ constexpr size_t kChunk = 16;  // what is looked for: a register's worth
 
 bool AllZero(Bytes bytes) {
   return std::ranges::all_of(bytes, [](uint8_t b) { return b == 0; });
-}
-
-// Bytes too plain to be recognised elsewhere prove nothing by being found.
-bool IsTelling(Bytes bytes) {
-  std::array<bool, 256> seen{};
-  for (uint8_t b : bytes) seen[b] = true;
-  return std::ranges::count(seen, true) >= 4;
 }
 
 bool HasAt(Bytes image, size_t at, Bytes bytes) {
@@ -159,6 +153,11 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
       d.law = Law::kIsolation;
       whose = "of another vCPU";
     }
+    // An opmask register is half a window: its neighbour says nothing of where it comes from.
+    const bool half = d.has_component && d.component == Component::kOpmask && seen.size() == 16;
+    const size_t from = half && m.offset - m.window >= 8 ? 8 : 0;
+    d.origin = OriginOf(half ? seen.subspan(from, 8) : seen,
+                        home == kNoHome ? kNoHome : home + from, around, what.platform);
   }
   d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
                         d.where, Hex(possible), Hex(seen),
@@ -198,6 +197,12 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
 }
 
 }  // namespace
+
+bool IsTelling(Bytes bytes) {
+  std::array<bool, 256> seen{};
+  for (uint8_t b : bytes) seen[b] = true;
+  return std::ranges::count(seen, true) >= 4;
+}
 
 Image ImageOf(const kvm::Vcpu& vcpu) {
   kvm::Vcpu copy = vcpu;

@@ -18,14 +18,24 @@ namespace fpswap::judge {
 
 // What a value is looked for in, to say whose it is. Images are in the host's standard format.
 using Image = std::vector<uint8_t>;
+// What the host's side had in its registers: a pattern laid out as a standard-format image.
+struct HostPattern {
+  uint16_t pattern = 0;
+  std::string whose;  // "what the VMM's thread had in its own registers"
+};
 struct Surroundings {
-  std::vector<Image> before;  // what the vCPU itself may have held earlier in the program
+  std::vector<Image> before;          // what the vCPU itself may have held earlier in the program
+  std::vector<unsigned> before_step;  // beside `before`: the step after which it first did
   bool any_pointers =
       false;  // FOP, FIP and FDP were open at some time: they may have held anything
   Image now;  // what it should be
-  std::vector<Image> others;  // the other vCPUs'
-  std::vector<Image> given;   // the VMM's image buffers, which it may have set into any vCPU
+  std::vector<Image> others;      // the other vCPUs'
+  std::vector<Image> given;       // the VMM's image buffers, which it may have set into any vCPU
+  std::vector<HostPattern> host;  // what was in registers on the host's side
 };
+
+// Bytes too plain to be recognised elsewhere prove nothing by being found.
+bool IsTelling(std::span<const uint8_t> bytes);
 
 // All of a vCPU's state as an image.
 Image ImageOf(const kvm::Vcpu& vcpu);

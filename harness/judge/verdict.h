@@ -75,6 +75,8 @@ struct Divergence {
   std::string cause;
   std::string rule;   // the rule and its source: "SDM 13.8.2", "KVM: fpu_copy_uabi..."
   std::string words;  // one sentence: what was possible, what was seen
+  // Where the value seen comes from, where its bytes tell: "it is what XMM5 of this vCPU holds".
+  std::string origin;
   Compared compared;  // empty unless the judge was told to keep it (Judge::KeepCompared)
 };
 

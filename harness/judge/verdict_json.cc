@@ -38,7 +38,8 @@ json ToJson(const Divergence& d) {
               {"bits", fmt::format("{:#x}", d.bits)},
               {"rule", d.rule},
               {"cause", d.cause},
-              {"words", d.words}};
+              {"words", d.words},
+              {"origin", d.origin}};
   out["component"] = d.has_component ? json(xstate::RowOf(d.component).name) : json(nullptr);
   return out;
 }

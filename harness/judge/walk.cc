@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 
+#include "harness/judge/origin.h"
 #include "harness/plan/vmm.h"
 #include "oracle/xstate/image.h"
 
@@ -202,7 +203,7 @@ void Walk::Actions(const plan::Plan& plan) {
       if (until_ && i >= *until_) return;
       if (DiedBefore(i) || DoStep(action, i) == Next::kStop) return;
       if (states_ != nullptr) {
-        NoteState(plan.effective.steps[i]);
+        NoteState(i);
       }
     }
   }
@@ -220,10 +221,12 @@ void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned
 
 // What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
 // whether or not it counts.
-void Walk::NoteState(const program::Step& step) {
+void Walk::NoteState(unsigned number) {
+  const program::Step& step = plan_->effective.steps[number];
   const auto note = [&](Image image) {
-    const bool is_new = std::ranges::find(states_->before, image) == states_->before.end();
-    if (is_new) states_->before.push_back(std::move(image));
+    if (std::ranges::find(states_->before, image) != states_->before.end()) return;
+    states_->before.push_back(std::move(image));
+    states_->before_step.push_back(number);
   };
   if (step.vcpu == states_of_ && step.op == Op::kSetXsave) {
     const auto given = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
@@ -589,7 +592,12 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
       around.given.emplace_back(bytes.begin(), bytes.end());
     }
     // The present value is not an old one.
-    std::erase(around.before, around.now);
+    const auto now = std::ranges::find(around.before, around.now);
+    if (now != around.before.end()) {
+      around.before_step.erase(around.before_step.begin() + (now - around.before.begin()));
+      around.before.erase(now);
+    }
+    around.host = HostPatterns(*plan_, number);
   }
   const StepRecords& seen = records_->Of(number);
   const Explained what{platform_,

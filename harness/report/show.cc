@@ -104,6 +104,9 @@ std::string ShownText(const Shown& shown) {
     for (size_t d : step.divergences) {
       const judge::Divergence& divergence = shown.verdict.divergences[d];
       text += fmt::format("  ** {}: {}\n", judge::LawName(divergence.law), divergence.words);
+      if (!divergence.origin.empty()) {
+        text += fmt::format("     origin: {}\n", divergence.origin);
+      }
       if (!divergence.rule.empty()) text += fmt::format("     rule: {}\n", divergence.rule);
     }
   }

@@ -43,6 +43,7 @@ std::string DescribeDivergence(const judge::Divergence& divergence) {
     text += fmt::format("  * possible: {}\n", Hex(divergence.possible));
   }
   if (!divergence.seen.empty()) text += fmt::format("  * seen: {}\n", Hex(divergence.seen));
+  if (!divergence.origin.empty()) text += fmt::format("  * origin: {}\n", divergence.origin);
   if (!divergence.rule.empty()) text += fmt::format("  * rule: {}\n", divergence.rule);
   return text;
 }

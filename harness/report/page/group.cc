@@ -85,6 +85,14 @@ std::string CodeHtml(const ShownStep& step) {
   return html;
 }
 
+// Where the value seen comes from, as a sentence.
+std::string OriginHtml(const judge::Divergence& divergence) {
+  if (divergence.origin.empty()) return "";
+  std::string text = divergence.origin;
+  text[0] = 'I';
+  return fmt::format("<em>{}.</em>", Html(text));
+}
+
 std::string ProgramHtml(const Detail& detail) {
   const Shown& shown = detail.shown;
   std::string html = fmt::format(
@@ -111,9 +119,9 @@ std::string ProgramHtml(const Detail& detail) {
       const judge::Divergence& divergence = shown.verdict.divergences[d];
       html += fmt::format(
           "<tr class=\"bad\"><td></td><td colspan=\"2\"><div class=\"say\"><strong>{}:</strong> "
-          "{}</div></td>"
+          "{} {}</div></td>"
           "</tr>",
-          judge::LawName(divergence.law), Html(divergence.words));
+          judge::LawName(divergence.law), Html(divergence.words), OriginHtml(divergence));
     }
   }
   return html + "</tbody></table></div>";
