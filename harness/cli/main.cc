@@ -20,7 +20,8 @@ Examples:
   fpswap run corpus/known                  run programs, a verdict each
   fpswap show findings/NAME                a finding step by step
   fpswap export findings/NAME -o test.c    a finding as a KVM selftest
-  fpswap reach findings                    what the last fuzzing run exercised)";
+  fpswap reach findings                    what the last fuzzing run exercised
+  fpswap corpus minimize C                 only the programs of a corpus that add something)";
 
 // What to say where `word` is no subcommand.
 std::optional<std::string> WrongSubcommand(const CLI::App& app, const std::string& word) {
