@@ -247,7 +247,7 @@ void Supervisor::ShareQueues(const fs::path& run, Summary& summary) {
     const fs::path crashes = job.path() / "crashes";
     if (!fs::is_directory(crashes, status) || fs::is_empty(crashes, status)) continue;
     const fs::path kept =
-        options_.worker.findings / fmt::format("crashes-{}", run.filename().string());
+        options_.worker.findings / fmt::format("crashes-{}", run.filename().string().substr(1));
     fs::copy(crashes, kept, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
     const std::string error =
         fmt::format("AFL++ saw the worker crash; programs in byte form are in {}", kept.string());

@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/supervisor.h"
 #include "harness/cli/common.h"
@@ -122,11 +123,11 @@ std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::pa
   if (!listed) return std::unexpected(listed.error());
   std::error_code status;
   fs::create_directories(corpus, status);
-  for (size_t i = 0; i < listed->programs.size(); ++i) {
-    const auto program = files::ReadProgram(listed->programs[i]);
+  for (const fs::path& path : listed->programs) {
+    const auto program = files::ReadProgram(path);
     if (!program) return std::unexpected(program.error());
-    const auto written = files::WriteFile(corpus / fmt::format("{:016x}", 0x5eed0000 + i),
-                                          program::Encode(*program));
+    const auto bytes = program::Encode(*program);
+    const auto written = files::WriteFile(corpus / campaign::CorpusName(bytes), bytes);
     if (!written) return std::unexpected(written.error());
   }
   return listed->programs.size();

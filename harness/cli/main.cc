@@ -22,7 +22,8 @@ Examples:
   fpswap show findings/NAME                a finding step by step
   fpswap export findings/NAME -o test.c    a finding as a KVM selftest
   fpswap reach findings                    what the last fuzzing run exercised
-  fpswap report findings -o report.html    all of it as one page)";
+  fpswap report findings -o report.html    all of it as one page
+  fpswap corpus minimize C                 only the programs of a corpus that add something)";
 
 // What to say where `word` is no subcommand.
 std::optional<std::string> WrongSubcommand(const CLI::App& app, const std::string& word) {
