@@ -32,7 +32,6 @@ class Amd(emulated.Emulated):
 
     family, agent_name, modules = "amd", "kvm-runner", [*TRANSPORT, "kvm_amd"]
     about = "kvm_amd of {} on 2 CPUs with SVM, emulated by QEMU"
-    DEBUG_KERNELS = True
     SELFTESTS = ["state_test", "xcr0_cpuid_test", "sync_regs_test"]
 
     def parts(self):

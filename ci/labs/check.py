@@ -30,7 +30,7 @@ def _answers(one):
     began = time.monotonic()
     with subprocess.Popen(one.connect_command(), cwd=one.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
         try:
-            platform = frames.hello(agent, one.settings.get("start_s", 60))
+            platform = frames.hello(agent, one.settings.get("start_s", 60), one.settings.get("options", []))
             answered = time.monotonic()
             agent.stdin.close()
             if agent.stdout.read():
