@@ -11,17 +11,17 @@ using namespace fpswap;
 constexpr uint32_t kNoReuse = 1u << 0, kNoGuestPermission = 1u << 1;
 
 int main(int argc, char** argv) {
-  wire::Agent agent{.name = "kvm-runner",
-                    .runs_on = "/dev/kvm",
-                    .plants = {},
-                    .flags = {"--no-reuse", "--no-guest-permission"},
-                    .open = [](const wire::AgentOptions& options) {
-                      return kvm::KvmMachine::Open({.hang_ms = options.hang_ms,
-                                                    .plant = kvm::FindPlant(options.plant),
-                                                    .reuse = (options.flags & kNoReuse) == 0,
-                                                    .ask_permission =
-                                                        (options.flags & kNoGuestPermission) == 0});
-                    }};
+  wire::Agent agent{
+      .name = "kvm-runner",
+      .runs_on = "/dev/kvm",
+      .plants = {},
+      .flags = {"--no-reuse", "--no-guest-permission"},
+      .open = [](const wire::AgentOptions& options) {
+        return kvm::KvmMachine::Open({.hang_ms = options.hang_ms,
+                                      .plant = kvm::FindPlant(options.plant),
+                                      .reuse = (options.flags & kNoReuse) == 0,
+                                      .ask_permission = (options.flags & kNoGuestPermission) == 0});
+      }};
   for (const kvm::PlantRow& row : kvm::PlantTable()) {
     agent.plants.push_back({row.name, row.sentence, row.law});
   }

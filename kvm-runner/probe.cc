@@ -93,8 +93,7 @@ std::expected<void, std::string> ReadGuest(Host& host, trace::Platform& platform
 
 }  // namespace
 
-std::expected<Host, std::string> ProbeHost(trace::Platform& platform,
-                                          bool ask_permission) {
+std::expected<Host, std::string> ProbeHost(trace::Platform& platform, bool ask_permission) {
   Host host;
   host.kvm = Fd(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   if (!host.kvm.ok()) return std::unexpected(OpenFailure());
