@@ -69,14 +69,22 @@ def _runs_programs(one, fpswap, folder):
 
 
 def _panic(one, monitors, findings, fuzz):
-    """Of the machines that fpswap starts one after the other the one gets an NMI that runs programs."""
-    while fuzz.poll() is None:
+    """Machines get an NMI until one of them dies of it under a program, which fpswap tells of. One that dies before its
+    agent has begun is only started again, so each is given more time than the one before."""
+    patience_s = 0.3
+    while fuzz.poll() is None and not _deaths(findings):
         if any(path.stat().st_size for path in findings.rglob("pending-*.bin")):  # written before they run
-            time.sleep(0.2)
-            if any([one.panic(monitor) for monitor in monitors.iterdir()]):  # all: one that is gone may seem to be there
-                return
+            end = time.monotonic() + patience_s
+            while time.monotonic() < end and fuzz.poll() is None and not _deaths(findings):
+                time.sleep(0.05)
+            # All: one that is gone may seem to be there.
+            if fuzz.poll() is None and not _deaths(findings) and any([one.panic(path) for path in monitors.iterdir()]):
+                patience_s *= 3
         time.sleep(0.05)
-    raise store.Failure(f"{one.name}: fpswap ended before a machine could be made to panic")
+
+
+def _deaths(findings):
+    return sorted(findings.glob("*-health-*died*"))
 
 
 def _survives_a_panic(one, fpswap, folder):
@@ -87,9 +95,9 @@ def _survives_a_panic(one, fpswap, folder):
                programs=PANIC_PROGRAMS, env={"FPSWAP_MONITORS": str(monitors)}) as fuzz:
         _panic(one, monitors, folder / "panic", fuzz)
         done = _summary(fuzz)
-    deaths = sorted((folder / "panic").glob("*-health-*died*"))
+    deaths = _deaths(folder / "panic")
     if not deaths:
-        raise store.Failure(f"{one.name}: its machine panicked and fpswap did not tell of it")
+        raise store.Failure(f"{one.name}: its machine was made to panic and fpswap did not tell of it")
     if done["programs"] != PANIC_PROGRAMS:
         raise store.Failure(f"{one.name}: {done['programs']} programs of {PANIC_PROGRAMS} ran after the panic")
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in deaths[0].rglob("*") if path.is_file())
