@@ -82,9 +82,9 @@ class Images(unittest.TestCase):
         return images.vmlinux(path)
 
     def test_unpack_a_kernel(self):
-        size = struct.pack("<I", 6)  # the kernel's build appends it
+        size = struct.pack("<I", 6)  # the kernel's build appends it, but not to what gzip has made, which ends with it
         self.assertEqual(self.unpacked(lzma.compress(b"kernel") + size), b"kernel")
-        self.assertEqual(self.unpacked(gzip.compress(b"kernel") + size), b"kernel")
+        self.assertEqual(self.unpacked(gzip.compress(b"kernel")), b"kernel")
         with self.assertRaisesRegex(store.Failure, "compressed in a way that is not known here"):
             self.unpacked(b"LZO!" * 4)
 
