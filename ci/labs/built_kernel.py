@@ -89,14 +89,9 @@ def _build(tree, kind, output, log):
     objects.mkdir(parents=True, exist_ok=True)
     words = ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", str(tree), f"O={objects}", "ARCH=x86_64",
              f"LOCALVERSION=-{kind}"]
-    fragment = objects / "fragment"
-    fragment.write_text("".join(f"{line}\n" for line in settings(kind)), encoding="utf-8")
     with open(log, "w", encoding="utf-8") as out:
-        _make(out, log, [*words, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig"])
-        missing = set(settings(kind, required=True)) - set((objects / ".config").read_text(encoding="utf-8").splitlines())
-        if missing:
-            raise store.Failure(f"{tree.name}: its Kconfig does not give {', '.join(sorted(missing))}; "
-                                f"{' or '.join(CONFIGS[kind])} in {HERE} is to be mended")
+        store.made(objects / "fragment", [settings(kind)], lambda fragment: _configure(out, log, words, kind, objects, fragment),
+                   f"configuring {log.stem}")
         _make(out, log, [*words, "bzImage", "modules"])
         _make(out, log, [*words, f"INSTALL_MOD_PATH={output}", "modules_install"])
     shutil.copy(objects / "arch" / "x86" / "boot" / "bzImage", output)
@@ -104,6 +99,15 @@ def _build(tree, kind, output, log):
     shutil.copy(objects / ".config", output / f"config-{release}")
     for link in ("build", "source"):  # to folders that the next build changes
         store.remove(output / "lib" / "modules" / release / link)
+
+
+def _configure(out, log, words, kind, objects, fragment):
+    fragment.write_text("".join(f"{line}\n" for line in settings(kind)), encoding="utf-8")
+    _make(out, log, [*words, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig"])
+    missing = set(settings(kind, required=True)) - set((objects / ".config").read_text(encoding="utf-8").splitlines())
+    if missing:
+        raise store.Failure(f"{log.stem}: its Kconfig does not give {', '.join(sorted(missing))}; "
+                            f"{' or '.join(CONFIGS[kind])} in {HERE} is to be mended")
 
 
 def settings(kind, required=False):
