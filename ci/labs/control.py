@@ -10,6 +10,7 @@ import time
 
 from . import kernel_edits, lab, store
 
+DEFAULT = "tiles-not-restored"
 LIMIT_S = 900  # of fuzzing, for one bug
 SEED = 1
 DIVERGES = 1
@@ -27,8 +28,9 @@ class Clock:
 
 
 def control(family, series, names, make):
-    """For each edit, of BUG's if `names` is empty. `make` builds the lab of a name, and returns it."""
-    bugs = [edit for edit in kernel_edits.EDITS if edit.check == kernel_edits.BUG and edit.name in (names or [edit.name])]
+    """For each bug of `names`. `make` builds the lab of a name, and returns it."""
+    names = names or [DEFAULT]
+    bugs = [edit for edit in kernel_edits.EDITS if edit.check == kernel_edits.BUG and edit.name in names]
     if len(bugs) < len(names):
         raise store.Failure(f"the bugs that can be put into a kernel are "
                             f"{', '.join(edit.name for edit in kernel_edits.EDITS if edit.check == kernel_edits.BUG)}",
