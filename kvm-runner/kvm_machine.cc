@@ -31,7 +31,7 @@ uint64_t MicrosSince(const timespec& began) {
 std::expected<std::unique_ptr<KvmMachine>, std::string> KvmMachine::Open(
     const MachineOptions& options) {
   trace::Platform platform;
-  auto host = ProbeHost(platform);
+  auto host = ProbeHost(platform, options.ask_permission);
   if (!host) return std::unexpected(host.error());
   std::unique_ptr<KvmMachine> machine(
       new KvmMachine(options, std::move(*host), std::move(platform)));

@@ -20,6 +20,9 @@ struct MachineOptions {
   unsigned hang_ms = 2000;  // an action of a program that takes longer is stopped
   const PlantRow* plant = nullptr;
   bool reuse = true;  // false: a fresh VM for each program
+  // Whether to ask for the components that guests may have only by permission
+  // (ARCH_REQ_XCOMP_GUEST_PERM). It is the process's, and can't be given back.
+  bool ask_permission = true;
 };
 
 class KvmMachine : public wire::Machine {

@@ -5,17 +5,23 @@
 #include "harness/plan/agent_main.h"
 #include "kvm-runner/kvm_machine.h"
 
+using namespace fpswap;
+
+// Their places in Agent::flags.
+constexpr uint32_t kNoReuse = 1u << 0, kNoGuestPermission = 1u << 1;
+
 int main(int argc, char** argv) {
-  using namespace fpswap;
-  wire::Agent agent{.name = "kvm-runner",
-                    .runs_on = "/dev/kvm",
-                    .plants = {},
-                    .flag = "--no-reuse",
-                    .open = [](const wire::AgentOptions& options) {
-                      return kvm::KvmMachine::Open({.hang_ms = options.hang_ms,
-                                                    .plant = kvm::FindPlant(options.plant),
-                                                    .reuse = !options.flag});
-                    }};
+  wire::Agent agent{
+      .name = "kvm-runner",
+      .runs_on = "/dev/kvm",
+      .plants = {},
+      .flags = {"--no-reuse", "--no-guest-permission"},
+      .open = [](const wire::AgentOptions& options) {
+        return kvm::KvmMachine::Open({.hang_ms = options.hang_ms,
+                                      .plant = kvm::FindPlant(options.plant),
+                                      .reuse = (options.flags & kNoReuse) == 0,
+                                      .ask_permission = (options.flags & kNoGuestPermission) == 0});
+      }};
   for (const kvm::PlantRow& row : kvm::PlantTable()) {
     agent.plants.push_back({row.name, row.sentence, row.law});
   }

@@ -93,7 +93,7 @@ std::expected<void, std::string> ReadGuest(Host& host, trace::Platform& platform
 
 }  // namespace
 
-std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
+std::expected<Host, std::string> ProbeHost(trace::Platform& platform, bool ask_permission) {
   Host host;
   host.kvm = Fd(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   if (!host.kvm.ok()) return std::unexpected(OpenFailure());
@@ -109,7 +109,7 @@ std::expected<Host, std::string> ProbeHost(trace::Platform& platform) {
   platform.host = trace::HostFeatures();
   platform.host_xcr0 = trace::HostXcr0();
   platform.guest_supp = GuestSupported(host, platform.host_xcr0);
-  if ((platform.guest_supp & xstate::kAmx) != 0) {
+  if (ask_permission && (platform.guest_supp & xstate::kAmx) != 0) {
     syscall(SYS_arch_prctl, kArchReqXcompGuestPerm, kTiledata);  // GuestPermission has the outcome
   }
   platform.guest_perm = GuestPermission(platform.guest_supp);

@@ -15,9 +15,9 @@
 
 namespace fpswap::kvm {
 
-// Opens /dev/kvm and fills `platform` but for `can`. Asks for the guest permission of dynamic
-// components before any vCPU exists. Errors say what to do.
-std::expected<Host, std::string> ProbeHost(trace::Platform& platform);
+// Opens /dev/kvm and fills `platform` but for `can`. With `ask_permission` it asks for the guest
+// permission of dynamic components, before any vCPU exists. Errors say what to do.
+std::expected<Host, std::string> ProbeHost(trace::Platform& platform, bool ask_permission = true);
 
 // Fills `platform.can` and `cannot` by running programs with `run`.
 void ProbeSteps(Host& host, trace::Platform& platform,

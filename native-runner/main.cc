@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   wire::Agent agent{.name = "native-runner",
                     .runs_on = "this CPU",
                     .plants = {},
-                    .flag = "",
+                    .flags = {},
                     .open = [](const wire::AgentOptions& options) {
                       return native::NativeMachine::Open(
                           {.hang_ms = options.hang_ms, .plant = PlantOf(options.plant)});

@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
       .name = "unicorn-runner",
       .runs_on = "Unicorn",
       .plants = {},
-      .flag = "",
+      .flags = {},
       .open = [](const wire::AgentOptions& options) {
         return unicorn::UnicornMachine::Open({.hang_ms = options.hang_ms, .plant = options.plant});
       }};

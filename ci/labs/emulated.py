@@ -3,7 +3,7 @@
 
 import pathlib
 
-from . import debug_kernel, initramfs, kernels, lab, store
+from . import built_kernel, initramfs, kernels, lab, store
 
 DEFAULT = "6.12"
 MEMORY_MB, SANITIZED_MEMORY_MB = 512, 2048
@@ -15,7 +15,6 @@ class Emulated(lab.Lab):
     family, agent_name, modules = None, "kvm-runner", []
     about = "{}"  # with the kernel
     START_S, SILENCE_S = 180, 60
-    DEBUG_KERNELS = False  # whether NAME-debug is a kernel that is built here
 
     def parts(self):
         """What else its lab.json keeps: where the emulator's own files are."""
@@ -24,8 +23,8 @@ class Emulated(lab.Lab):
     def build(self, options):
         suffix = self.name.partition(":")[2] or DEFAULT
         own = self._own_kernel(options)
-        debug = self.DEBUG_KERNELS and suffix.endswith("-debug") and not own
-        kernel = own or (debug_kernel.debug_kernel(suffix.removesuffix("-debug")) if debug else kernels.debian_kernel(suffix))
+        ours = None if own else built_kernel.parse(suffix)
+        kernel = own or (built_kernel.built_kernel(ours) if ours else kernels.debian_kernel(suffix))
         folder = store.lab_folder(f"{self.family}:{suffix}")
         folder.mkdir(parents=True, exist_ok=True)
         default = folder.with_name(self.family)
@@ -33,7 +32,7 @@ class Emulated(lab.Lab):
             default.symlink_to(folder.name)
         self.name, self.folder = folder.name, folder
         options_of_kernel = kernel.debug_options()
-        whose = "your" if own else "our debug" if debug else "Debian's"
+        whose = "your" if own else "our build of the" if ours else "Debian's"
         self.save({
             "about": self.about.format(f"{whose} kernel {kernel.release}"),
             "connect": [str(store.REPOSITORY / "ci" / "lab"), "connect", self.name],

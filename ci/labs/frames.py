@@ -46,9 +46,10 @@ def take(buffer):
         buffer = buffer[1:]
 
 
-def hello(process, timeout_s):
-    """Asks the agent behind the process's stdin and stdout what it runs on: its platform, as a dictionary."""
-    process.stdin.write(frame(HELLO))
+def hello(process, timeout_s, options=()):
+    """Asks the agent behind the process's stdin and stdout what it runs on: its platform, as a dictionary. `options` are
+    the agent's."""
+    process.stdin.write(frame(HELLO, b"".join(word.encode() + b"\0" for word in options)))
     process.stdin.flush()
     out, buffer, end = process.stdout.fileno(), b"", time.monotonic() + timeout_s
     while True:

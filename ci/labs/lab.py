@@ -78,7 +78,7 @@ class Lab:
     def save_platform(self, platform):
         (self.folder / "platform.json").write_text(json.dumps(platform), encoding="utf-8")
 
-    # Whether check can have a machine of it panic, by panic_under().
+    # Whether check can have a machine of it panic: by panic(), of what connect has put into the folder $FPSWAP_MONITORS.
     can_panic = False
 
     def ready(self):

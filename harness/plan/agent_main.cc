@@ -33,7 +33,9 @@ int Width(std::string_view text) { return static_cast<int>(text.size()); }
 void PrintHelp(const Agent& agent, std::FILE* to) {
   std::fprintf(to, "usage: %.*s [--hang-ms N] [--plant NAME] [--list-plants]", Width(agent.name),
                agent.name.data());
-  if (!agent.flag.empty()) std::fprintf(to, " [%.*s]", Width(agent.flag), agent.flag.data());
+  for (const std::string_view flag : agent.flags) {
+    std::fprintf(to, " [%.*s]", Width(flag), flag.data());
+  }
   std::fprintf(to, "\nRuns fpswap plans on %.*s. Frames come on stdin and go to stdout.\n",
                Width(agent.runs_on), agent.runs_on.data());
 }
@@ -71,10 +73,10 @@ int Take(std::string_view name, std::string_view value, const Agent& agent, Argu
     out.help = true;
   } else if (name == kGreeted) {
     out.greeted = true;
-  } else if (!agent.flag.empty() && name == agent.flag) {
-    out.options.flag = true;
   } else {
-    return 0;
+    const auto flag = std::ranges::find(agent.flags, name);
+    if (flag == agent.flags.end()) return 0;
+    out.options.flags |= 1u << (flag - agent.flags.begin());
   }
   return 1;
 }

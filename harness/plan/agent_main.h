@@ -3,6 +3,7 @@
 // An agent's main: its command line and its life, the same for every agent.
 #pragma once
 
+#include <cstdint>
 #include <expected>
 #include <functional>
 #include <memory>
@@ -25,7 +26,7 @@ struct PlantText {
 struct AgentOptions {
   unsigned hang_ms = 2000;  // a program that runs longer is stopped and reported
   std::string_view plant;   // one of Agent::plants, or ""
-  bool flag = false;        // Agent::flag was given
+  uint32_t flags = 0;       // bit i: Agent::flags[i] was given
   bool operator==(const AgentOptions&) const = default;
 };
 
@@ -33,7 +34,7 @@ struct Agent {
   std::string_view name;     // "kvm-runner"
   std::string_view runs_on;  // "/dev/kvm", for --help
   std::vector<PlantText> plants;
-  std::string_view flag;  // the one option of its own, "--no-reuse", or ""
+  std::vector<std::string_view> flags;  // options of its own, "--no-reuse"; 32 at most
   // A sentence, and after a newline its remedy where there is one, if plans can't be run here. The
   // agent then still speaks, to say so.
   std::function<std::expected<std::unique_ptr<Machine>, std::string>(const AgentOptions&)> open;

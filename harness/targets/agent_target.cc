@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "harness/trace/kernel_log.h"
 #include "harness/trace/record.h"
 #include "harness/trace/trace.h"
 
@@ -92,6 +93,10 @@ struct AgentTarget::Console {
     file.read(tail.data(), wanted);
     tail.resize(static_cast<size_t>(file.gcount()));
     return "\n" + tail;
+  }
+  // Whether the machine says that it died: then a frame that ends in its middle is no damage.
+  bool TellsOfDeath() const {
+    return std::ranges::any_of(trace::FindSplats(Tail()), &trace::Splat::fatal);
   }
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
@@ -267,7 +272,8 @@ std::expected<void, std::string> AgentTarget::Run(
       const auto collected = Collect(batch);
       if (collected) continue;
       why = collected.error();
-      const bool damaged = elsewhere() && agent_->damaged();
+      const bool damaged =
+          elsewhere() && agent_->damaged() && !(console_ && console_->TellsOfDeath());
       if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
         AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);

@@ -21,12 +21,13 @@ std::string Check(const json& object, Lab& lab) {
     if (key == "about") {
       if (!value.is_string()) return "\"about\" is no string";
       lab.about = value.get<std::string>();
-    } else if (key == "connect" || key == "debug") {
+    } else if (key == "connect" || key == "debug" || key == "options") {
       if (!value.is_array() || value.size() > kMaxWords ||
           !std::ranges::all_of(value, [](const json& word) { return word.is_string(); })) {
         return "\"" + key + "\" is no list of words";
       }
-      (key == "connect" ? lab.connect : lab.debug) = value.get<std::vector<std::string>>();
+      auto& words = key == "connect" ? lab.connect : key == "debug" ? lab.debug : lab.options;
+      words = value.get<std::vector<std::string>>();
     } else if (key == "start_s" || key == "silence_s") {
       if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxSeconds) {
         return "\"" + key + "\" is no number of seconds";

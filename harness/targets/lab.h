@@ -4,13 +4,13 @@
 //
 // It is a folder with a file lab.json:
 //   {"about": "what this machine is", "connect": ["program", "argument", ...],
-//    "start_s": 60, "silence_s": 60}
+//    "start_s": 60, "silence_s": 60, "options": ["--no-guest-permission"]}
 // "connect" carries an agent's stream on its standard input and output, ends when the machine is
 // lost, and takes an emulated machine with it when it is killed or its input ends. It is started in
 // the lab's folder; $FPSWAP_CONSOLE names the file that the machine's console is to be added to.
 // "start_s" is how long the agent's first answer may take, "silence_s" how much longer than on a
-// fast machine any other may, "debug" what its kernel was built with. Other keys are those of
-// whoever made the lab. docs/labs.md.
+// fast machine any other may, "debug" what its kernel was built with, "options" what its agent is
+// told besides what fpswap tells it. Other keys are those of whoever made the lab. docs/labs.md.
 //
 // Thread safety: pure but for the files they read.
 #pragma once
@@ -31,6 +31,7 @@ struct Lab {
   std::string about;
   std::vector<std::string> connect;  // at least one word
   std::vector<std::string> debug;    // "KASAN", "KCOV", ...: what its kernel was built with
+  std::vector<std::string> options;  // of the agent
   std::chrono::seconds start{60}, silence{60};
   std::string name() const { return folder.filename().string(); }
 };

@@ -64,9 +64,11 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenLab(std::string_view nam
                     "`ci/lab list` tells which labs there are, `ci/lab build NAME` "
                     "makes one; docs/labs.md"});
   }
+  std::vector<std::string> agent_options = AgentOptions(options);
+  agent_options.insert(agent_options.end(), lab->options.begin(), lab->options.end());
   return Start({.path = lab->connect.front(),
                 .arguments = {lab->connect.begin() + 1, lab->connect.end()},
-                .options = AgentOptions(options),
+                .options = std::move(agent_options),
                 .start = lab->start,
                 .silence = TimeToHang(options) + lab->silence,
                 .folder = lab->folder.string(),

@@ -21,7 +21,7 @@ import zlib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "ci"))
-from labs import apply, frames, initramfs, kernels, lab, selftests, store  # noqa: E402
+from labs import apply, built_kernel, frames, initramfs, kernel_edits, kernels, lab, selftests, store  # noqa: E402
 from labs.qemu import edits as qemu_edits  # noqa: E402
 
 
@@ -182,6 +182,49 @@ class OwnKernel(InAFolder):
         self.assertEqual(kernel.debug_options(), ["X86_DEBUG_FPU", "KASAN"])
 
 
+class BuiltKernel(InAFolder):
+    EDIT = apply.Edit("one", "why", kernel_edits.BUG, (apply.swap("a/core.c", "if (x)", "if (!x)"),))
+
+    def setUp(self):
+        super().setUp()
+        self.source, self.tree = self.folder / "source", self.folder / "tree"
+        self.file("source/a/core.c", b"if (x) y();")
+        for edit in kernel_edits.EDITS:  # what each looks for
+            for change in edit.changes:
+                path = self.source / change.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text((path.read_text() if path.exists() else "") + change.old)
+        subprocess.run(["cp", "-al", self.source, self.tree], check=True)
+
+    def test_a_name_says_what_is_in_it(self):
+        edits = "xfd-write-forgotten", "xfd-set-over-tiles"
+        self.assertEqual(built_kernel.parse("6.12-small+" + "+".join(edits)), built_kernel.Wanted("6.12", "small", edits))
+        self.assertEqual(built_kernel.parse("6.12-debug"), built_kernel.Wanted("6.12", "debug", ()))
+        for name in ("6.12", "mine", "6.12-smaller"):
+            self.assertIsNone(built_kernel.parse(name))
+        with self.assertRaisesRegex(store.Failure, "no edit of kernels is called nothing; there are xfd-"):
+            built_kernel.parse("6.12-small+nothing")
+
+    def test_an_edit_changes_its_tree_alone_and_the_next_undoes_it(self):
+        built_kernel.edit_tree(self.source, self.tree, [self.EDIT])
+        self.assertEqual((self.tree / "a/core.c").read_text(), "if (!x) y();")
+        self.assertEqual((self.source / "a/core.c").read_text(), "if (x) y();")
+        built_kernel.edit_tree(self.source, self.tree, kernel_edits.EDITS[:1])
+        file = kernel_edits.EDITS[0].changes[0].file
+        self.assertNotEqual((self.tree / file).read_text(), (self.source / file).read_text())
+        before = (self.tree / file).stat().st_mtime_ns
+        built_kernel.edit_tree(self.source, self.tree, kernel_edits.EDITS[:1])
+        self.assertEqual((self.tree / file).stat().st_mtime_ns, before, "make would compile it again")
+        built_kernel.edit_tree(self.source, self.tree, [])
+        self.assertEqual((self.tree / file).read_text(), (self.source / file).read_text())
+
+    def test_of_a_line_that_need_not_be_there_only_its_setting_is_asked_for(self):
+        for kind in built_kernel.CONFIGS:
+            self.assertLessEqual(set(built_kernel.settings(kind, required=True)), set(built_kernel.settings(kind)))
+        self.assertIn("CONFIG_KASAN=y", built_kernel.settings("debug"))
+        self.assertNotIn("CONFIG_KASAN=y", built_kernel.settings("small"))
+
+
 class Frames(unittest.TestCase):
     def test_checksum_is_crc32c(self):
         self.assertEqual(frames.crc32c(b"123456789"), 0xE3069283)
@@ -211,12 +254,19 @@ class Command(InAFolder):
         [one] = json.loads(self.lab("list", "--json").stdout)
         self.assertEqual((one["name"], one["connect"]), ("here", ["cat", "-u"]))
 
+    def test_options_of_its_agent_are_kept_for_fpswap(self):
+        self.assertEqual(self.lab("add", "told", "--option=--one", "--option=--two", "--", "cat").returncode, 0)
+        settings = json.loads((store.lab_folder("told") / "lab.json").read_text())
+        self.assertEqual(settings["options"], ["--one", "--two"])
+
     def test_what_is_wrong_is_said_with_what_to_do(self):
         for words, code, sentence in [
                 (["check", "nowhere"], store.UNAVAILABLE, "ci/lab build nowhere"),
                 (["add", "here", "--", "no-such-program"], store.USAGE, "there is no program no-such-program"),
                 (["add", "amd:9", "--", "cat"], store.USAGE, "choose another"),
                 (["build", "../evil"], store.USAGE, "is no name for a lab"),
+                (["control", "amd"], store.USAGE, "take lab:amx"),
+                (["control", "amx", "nothing"], store.USAGE, "xfd-write-forgotten"),
                 (["build", "amd", "--kernel", "x"], store.USAGE, "go together")]:
             with self.subTest(words):
                 done = self.lab(*words)

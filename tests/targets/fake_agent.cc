@@ -92,6 +92,9 @@ class FakeMachine : public wire::Machine {
       case Mischief::kKill:
         kill(getpid(), SIGKILL);
         break;
+      case Mischief::kPanicHalf:
+        Say(FrameHead(1000));
+        [[fallthrough]];
       case Mischief::kPanic: {
         const char* console = getenv("FPSWAP_CONSOLE");
         const int fd = open(console != nullptr ? console : "", O_WRONLY | O_APPEND | O_CLOEXEC);

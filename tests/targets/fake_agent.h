@@ -31,6 +31,7 @@ enum class Mischief : uint64_t {
   kHang,          // hangs each time
   kHangOnce,      // hangs unless it has more time than usual
   kPanic,         // says so on the machine's console and dies
+  kPanicHalf,     // the same after a frame's head
   kHalfOnce,      // a frame's head and nothing behind it, then silence; not if it is the second run
   kLast,
 };

@@ -114,6 +114,17 @@ TEST_F(LabTest, OptionsReachAnAgentThatOthersStarted) {
   EXPECT_TRUE(good) << good.error().reason;
 }
 
+TEST_F(LabTest, ItsOwnOptionsReachTheAgentToo) {
+  const nlohmann::json agent = {FPSWAP_BINARY_DIR "/native-runner"};
+  Write("told", nlohmann::json{{"connect", agent}, {"options", {"--no-such-option"}}}.dump());
+  const auto bad = OpenTarget("lab:told", {.runner_dir = "", .plant = ""});
+  ASSERT_FALSE(bad);
+  EXPECT_THAT(bad.error().reason, HasSubstr("--no-such-option"));
+  Write("told", nlohmann::json{{"connect", agent}, {"options", {"--hang-ms", "500"}}}.dump());
+  const auto good = OpenTarget("lab:told", {.runner_dir = "", .plant = ""});
+  EXPECT_TRUE(good) << good.error().reason;
+}
+
 AgentCommand Elsewhere(std::string_view mode = "") {
   AgentCommand command = FakeAgent(mode);
   command.lab = "lab:test";
@@ -170,6 +181,22 @@ TEST_F(LabTest, AMachineThatDiesLeavesItsLastWords) {
   EXPECT_EQ(EndOf(records[2]).text,
             "the agent ended with status 8\nKernel panic - not syncing: Fatal exception\n");
   EXPECT_EQ(EndOf(records[3]).reason, EndReason::kDone);
+}
+
+// What a machine was about to say when it died is no damage of the stream, after which the program
+// would run again and might not kill it a second time.
+TEST_F(LabTest, APanicInTheMiddleOfAFrameIsNotLost) {
+  const fs::path runs = folder_ / "runs";
+  std::ofstream(runs).close();
+  auto target = AgentTarget::Open(Elsewhere(std::string(kCountsRuns) + runs.string()));
+  ASSERT_TRUE(target) << target.error().reason;
+  const auto programs = Among(Mischief::kPanicHalf);
+  const auto records = RunAll(**target, programs);
+  ASSERT_EQ(records.size(), programs.size());
+  EXPECT_EQ(EndOf(records[2]).reason, EndReason::kAgentDied);
+  EXPECT_THAT(EndOf(records[2]).text, HasSubstr("Kernel panic"));
+  EXPECT_EQ(EndOf(records[3]).reason, EndReason::kDone);
+  EXPECT_EQ(fs::file_size(runs), programs.size()) << "each ran once";
 }
 
 }  // namespace

@@ -12,8 +12,8 @@
 // socket becomes the original of copies instead: whoever connects sends a byte with four
 // descriptors (in, out, console, standard error), and gets a copy of the machine as it is at that
 // moment. Nothing is booted, and memory is shared until it is written to. A copy ends when its
-// connection does; what it sends there is a byte with its exit status. The original ends when
-// nobody has come for an hour.
+// connection does; what it sends there is a byte with its exit status; a byte sent to it there is
+// an NMI. The original ends when nobody has come for an hour.
 #pragma once
 
 #include <errno.h>
@@ -24,6 +24,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+void machine_nmi();
 
 class Door {
  public:
@@ -112,14 +114,18 @@ class Door {
       dup2(given[n], places[n]);
       close(given[n]);
     }
-    // The connection's end is SIGIO's business, since a machine that is busy does not come here;
-    // its default is to end the process.
-    signal(SIGIO, SIG_DFL);
+    // The connection is SIGIO's business, since a machine that is busy does not come here.
+    struct sigaction action = {};
+    action.sa_handler = Called;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGIO, &action, nullptr);
     fcntl(connection_, F_SETOWN, getpid());
     fcntl(connection_, F_SETFL, O_ASYNC);
     pollfd state = {connection_, POLLRDHUP, 0};
     if (poll(&state, 1, 0) != 0) _exit(0);  // gone before it was watched
   }
+
+  static void Called(int);
 
   bool Receive(int (&given)[4]) {
     char byte;
@@ -146,3 +152,12 @@ class Door {
 };
 
 Door door;
+
+void Door::Called(int) {
+  const int before = errno;
+  char byte;
+  const ssize_t n = recv(door.connection_, &byte, 1, MSG_DONTWAIT);
+  if (n > 0) machine_nmi();
+  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) _exit(0);
+  errno = before;
+}

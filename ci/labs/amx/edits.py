@@ -350,6 +350,7 @@ static Bit32u xsave_area_end(Bit32u components, bool compacted)
     )),
     Edit("door", "The way out of the machine: door.h.", LAB, (
         after("iodev/unmapped.cc", '#include "unmapped.h"', '\n#include "door.h"\n'),
+        after("pc_system.cc", '#include "iodev/iodev.h"', "\n\nvoid machine_nmi()\n{\n  BX_CPU(0)->deliver_NMI();\n}\n"),
         before("iodev/unmapped.cc", "    case 0x80:\n      retval = BX_UM_THIS s.port80;", """
     case Door::kData:
       return door.Get();

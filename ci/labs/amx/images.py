@@ -30,10 +30,11 @@ def vmlinux(bzimage):
     if payload[:6] == b"\xfd7zXZ\0":
         return lzma.LZMADecompressor().decompress(payload)
     if payload[:2] == b"\x1f\x8b":
-        return gzip.decompress(payload[:-4])  # the last four bytes are its size
+        return gzip.decompress(payload)
     if payload[:4] == b"\x28\xb5\x2f\xfd":
         if shutil.which("zstd") is None:
             raise store.Failure(f"{bzimage} is compressed with zstd: apt-get install zstd", store.UNAVAILABLE)
+        # The last four bytes are its size; gzip's own end holds that.
         return subprocess.run(["zstd", "-dc"], input=payload[:-4], stdout=subprocess.PIPE, check=True).stdout
     raise store.Failure(f"{bzimage} is compressed in a way that is not known here (its payload begins with "
                         f"{payload[:6].hex()}); configure the kernel with CONFIG_KERNEL_XZ, _GZIP or _ZSTD",
