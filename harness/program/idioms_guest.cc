@@ -279,6 +279,16 @@ void Xfd(Builder& b) {
     b.Add(b.Has(Op::kGetMsr) && b.rng().OneIn(4) ? Op::kGetMsr : Op::kRdmsr, {err});
   if (b.rng().OneIn(3)) b.Add(Op::kWrmsr, {err, 0});
   b.Add(Op::kWrmsr, {xfd, 0});
+  // KVM stops to intercept the write once the guest has set the MSR, and reads it at each exit: the
+  // value that no exit came for has to outlive the next one.
+  if (b.rng().OneIn(2)) {
+    b.Exit();
+    if (b.rng().OneIn(2)) {
+      b.Add(Op::kRdmsr, {xfd});
+    } else {
+      b.Load(Component::kTiledata);
+    }
+  }
   b.Look();
 }
 
