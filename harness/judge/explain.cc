@@ -153,6 +153,14 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
       d.law = Law::kIsolation;
       whose = "of another vCPU";
     }
+    const size_t in_register = home != kNoHome         ? home
+                               : name.exact != kNoHome ? name.exact - (m.offset - m.window)
+                                                       : kNoHome;
+    if (d.relation != Relation::kStale && IsHosts(seen, in_register, around)) {
+      d.law = Law::kIsolation;
+      d.relation = Relation::kAnothers;
+      whose = "of the host";
+    }
     // An opmask register is half a window: its neighbour says nothing of where it comes from.
     const bool half = d.has_component && d.component == Component::kOpmask && seen.size() == 16;
     const size_t from = half && m.offset - m.window >= 8 ? 8 : 0;
@@ -182,7 +190,10 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 // KVM, of a host with PKRU: KVM_GET_XSAVE leaves a PKRU out that is not 0 where KVM_SET_XSAVE of an
 // image without it was the last thing to touch the fpstate (corpus/known/kvm-get-xsave-pkru-bit). A
 // migration by that image makes PKRU 0.
+//
+// Neither brings over what is another's: that is never excused.
 std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& d) {
+  if (d.law == Law::kIsolation) return "";
   if (what.pkru_lost && d.law == Law::kRoundTrip && d.has_component &&
       d.component == Component::kPkru && d.relation == Relation::kInitial) {
     return "pkru-lost-by-migration";

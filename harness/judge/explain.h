@@ -22,6 +22,8 @@ using Image = std::vector<uint8_t>;
 struct HostPattern {
   uint16_t pattern = 0;
   std::string whose;  // "what the VMM's thread had in its own registers"
+  // No other step of the program has this number, so that its bytes can only be the host's.
+  bool only_hosts = false;
 };
 struct Surroundings {
   std::vector<Image> before;          // what the vCPU itself may have held earlier in the program

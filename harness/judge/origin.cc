@@ -45,6 +45,11 @@ unsigned BitsFrom(Bytes image, size_t at, Bytes bytes) {
   return bits;
 }
 
+// Steps with which another process or thread loads all registers with a pattern.
+bool IsDisturbance(Op op) {
+  return op == Op::kHostDirty || op == Op::kHostPreempt || op == Op::kHostFork;
+}
+
 std::string RegisterAt(const trace::Platform& platform, size_t offset) {
   std::string name = xstate::NameOfByte(platform.host.xsave, static_cast<uint32_t>(offset)).text;
   const size_t byte = name.rfind(" byte ");
@@ -56,21 +61,41 @@ std::string RegisterAt(const trace::Platform& platform, size_t offset) {
 
 std::vector<HostPattern> HostPatterns(const plan::Plan& plan, unsigned until) {
   std::vector<HostPattern> patterns;
+  const auto others = [&](uint16_t pattern) {
+    return std::ranges::any_of(plan.effective.steps, [&](const program::Step& step) {
+      return !IsDisturbance(step.op) && std::ranges::find(step.arg, pattern) != step.arg.end();
+    });
+  };
   for (unsigned thread = 0; thread < kVmmThreads; ++thread) {
-    patterns.push_back({static_cast<uint16_t>(kVmmThread + thread),
-                        "what the VMM's thread had in its own registers"});
+    const auto pattern = static_cast<uint16_t>(kVmmThread + thread);
+    patterns.push_back(
+        {pattern, "what the VMM's thread had in its own registers", !others(pattern)});
   }
   for (unsigned i = 0; i < std::min<size_t>(until, plan.effective.steps.size()); ++i) {
     const program::Step& step = plan.effective.steps[i];
-    if (step.op != Op::kHostDirty && step.op != Op::kHostPreempt && step.op != Op::kHostFork) {
-      continue;
-    }
+    if (!IsDisturbance(step.op)) continue;
+    const auto pattern = static_cast<uint16_t>(step.arg[0]);
     patterns.push_back(
-        {static_cast<uint16_t>(step.arg[0]),
+        {pattern,
          fmt::format("what the other process or thread of step {} ({}) left in the registers", i,
-                     program::RowOf(step).name)});
+                     program::RowOf(step).name),
+         !others(pattern)});
   }
   return patterns;
+}
+
+bool IsHosts(Bytes seen, size_t home, const Surroundings& around) {
+  if (home == kNoHome || !IsTelling(seen)) return false;
+  const auto holds = [&](const Image& image) { return Find(image, seen) != kNoHome; };
+  if (std::ranges::any_of(around.before, holds) || std::ranges::any_of(around.given, holds)) {
+    return false;
+  }
+  std::vector<uint8_t> image(around.now.size());
+  return std::ranges::any_of(around.host, [&](const HostPattern& each) {
+    if (!each.only_hosts) return false;
+    program::FillPattern(each.pattern, image);
+    return HasAt(image, home, seen);
+  });
 }
 
 std::string OriginOf(Bytes seen, size_t home, const Surroundings& around,

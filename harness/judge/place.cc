@@ -97,6 +97,15 @@ void NameFpu(const Explained& what, const Mismatch& m, PlaceName& name) {
   if (legacy(m.window) + (m.offset - m.window) != legacy(m.offset)) name.home = kNoHome;
 }
 
+// Where byte `offset` of a stored vector register lies in a standard-format image.
+size_t InImage(const xstate::XsaveCpuid& cpuid, uint64_t reg, uint32_t offset) {
+  const auto at = [&](Component c) { return cpuid.sub[static_cast<size_t>(c)].offset; };
+  if (reg >= 16) return at(Component::kHi16Zmm) + 64 * (reg - 16) + offset;
+  if (offset >= 32) return at(Component::kZmmHi256) + 32 * reg + offset - 32;
+  if (offset >= 16) return at(Component::kAvx) + 16 * reg + offset - 16;
+  return 160 + 16 * reg + offset;
+}
+
 // What an instruction stored: the register it names.
 void NameStored(const Explained& what, const Mismatch& m, PlaceName& name) {
   const program::StepRow& row = program::RowOf(*what.step);
@@ -107,12 +116,18 @@ void NameStored(const Explained& what, const Mismatch& m, PlaceName& name) {
   switch (what.step->op) {
     case Op::kVexStore256:
       name.component = m.offset < 16 ? Component::kSse : Component::kAvx;
+      name.exact = InImage(what.platform.host.xsave, reg, m.offset);
+      break;
+    case Op::kSseStore:
+      name.component = Component::kSse;
+      name.exact = InImage(what.platform.host.xsave, reg, m.offset);
       break;
     case Op::kEvexStore512:
       name.component = reg >= 16        ? Component::kHi16Zmm
                        : m.offset >= 32 ? Component::kZmmHi256
                        : m.offset >= 16 ? Component::kAvx
                                         : Component::kSse;
+      name.exact = InImage(what.platform.host.xsave, reg, m.offset);
       break;
     case Op::kBndmovStore:
       name.component = Component::kBndregs;

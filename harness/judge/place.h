@@ -19,7 +19,7 @@ struct PlaceName {
   xstate::Component component = xstate::Component::kX87;
   // Offset of Mismatch::window in a standard-format image, where the bytes have a place there.
   size_t home = kNoHome;
-  // The same of the differing byte itself.
+  // The same of the differing byte itself; of a value that was stored, in the register it is of.
   size_t exact = kNoHome;
   bool is_bitmap = false;  // the bytes are bits of components: XSTATE_BV, XGETBV(1)
   bool bit_lost = false;   // the first differing bit was due and was clear

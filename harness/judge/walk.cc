@@ -155,6 +155,7 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   avx_under_zmm_.fill(false);
   pkru_left_out_.fill(false);
   pkru_lost_.fill(false);
+  vmm_pkru_0_.fill(false);
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
   if (limited_mask_ != mask) {
@@ -334,11 +335,20 @@ void Walk::NoteAvxUnderZmm(unsigned vcpu) {
 }
 
 // KVM_SET_XSAVE of an image without PKRU leaves the guest's PKRU alone and takes the bit out of the
-// fpstate's XSTATE_BV, which KVM_GET_XSAVE goes by until the guest has run again.
+// fpstate's XSTATE_BV, which KVM_GET_XSAVE goes by until the guest has run again. Each run leaves
+// the bit as the VMM's own PKRU has it, for that is in the register when the fpstate is saved.
 void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
   const uint64_t pkru = Bit(Component::kPkru);
   const bool runs = program::RowOf(step).actor == program::Actor::kGuest;
-  if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = false;
+  const bool own_thread = plan_->effective.own_thread;
+  // Of the value, the agent leaves key 0 allowed.
+  for (unsigned i = 0; step.op == Op::kHostPkru && i < worlds_[0].vcpus; ++i) {
+    if (!own_thread || i == step.vcpu)
+      vmm_pkru_0_[i] = (static_cast<uint32_t>(step.arg[0]) & ~3u) == 0;
+  }
+  // Another thread has a PKRU of its own, which need not be 0.
+  if (step.op == Op::kHostThread) vmm_pkru_0_[step.vcpu] = false;
+  if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = vmm_pkru_0_[step.vcpu];
   if (step.op == Op::kSetXsave && !failed && (platform_.host_xcr0 & pkru) != 0) {
     uint64_t xstate_bv = 0;
     const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();

@@ -120,6 +120,8 @@ class Walk {
   std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
   // KVM_GET_XSAVE would leave PKRU out; and a migration did (see CauseOf in explain.cc).
   std::array<bool, program::kMaxVcpus> pkru_left_out_{}, pkru_lost_{};
+  // The VMM's own PKRU is 0 in the thread that runs this vCPU.
+  std::array<bool, program::kMaxVcpus> vmm_pkru_0_{};
   std::optional<unsigned> until_;
   Surroundings* states_ = nullptr;
   unsigned states_of_ = 0;

@@ -133,7 +133,8 @@ TEST_F(CorpusTest, ASignatureKeepsItsShortestProgram) {
   EXPECT_TRUE(Opened().Add(from, nullptr, nullptr, nullptr));
   EXPECT_TRUE(Opened().Minimise(platform_, nullptr, nullptr));
   std::map<std::string, unsigned> steps;
-  for (const Candidate& each : Opened().entries().programs) {
+  auto folder = Opened();
+  for (const Candidate& each : folder.entries().programs) {
     for (const std::string& key : each.note.signatures) steps[key] = each.steps;
   }
   EXPECT_EQ(steps, (std::map<std::string, unsigned>{{"a", 1}, {"b", 2}, {"c", 4}}));

@@ -4,6 +4,7 @@
 // words.
 #include <cerrno>
 
+#include "harness/judge/simulator.h"
 #include "harness/plan/vmm.h"
 #include "tests/judge/judge_testing.h"
 
@@ -33,6 +34,46 @@ TEST_F(VerdictTest, AFreshVcpuShowsTheInitialImage) {
   const auto verdict = Check(plan, Records(plan).Ioctl(0, 0, 0, FreshImage(platform_)).End());
   EXPECT_TRUE(verdict.ok()) << Told(verdict);
   EXPECT_EQ(verdict.checks, 2u);
+}
+
+// An exit that leaves in YMM3[255:128] what a host that has kPattern in all registers has there.
+template <uint16_t kPattern>
+void PutIntoYmm3(const program::Step& step, World& world) {
+  if (step.op != program::Op::kExitOut) return;
+  std::array<uint8_t, 4096> image{};
+  program::FillPattern(kPattern, image);
+  std::copy_n(image.begin() + kAvxAt + 3 * 16, 16, world.vcpu[0].cpu.regs.zmm[3].begin() + 16);
+}
+
+// AMD family 19h declares stale AVX bytes to be in use where AVX is initial under ZMM_Hi256
+// (corpus/known/amd-avx-initial-under-zmm). What the host or another process had in that register
+// is no such bytes: law 4, and no cause excuses it.
+TEST_F(VerdictTest, BytesOfTheHostAreALeakWhereStaleOnesHaveACause) {
+  platform_.host.amd = platform_.guest.amd = true;
+  const auto plan = PlanOf(
+      "evex.load512 reg=3 pattern=0x2222\n"
+      "mem.header slot=0 xstate_bv=0 xcomp_bv=0\n"
+      "xrstor slot=0 rfbm=avx\n"
+      "host.dirty pattern=0x77\n"
+      "exit.out\n"
+      "vex.store256 ymm=3\n",
+      platform_);
+  const auto told = [&](void (*after)(const program::Step&, World&)) {
+    const Plant plant{"", "", nullptr, after};
+    Simulator simulator(platform_, &plant);
+    program::Rng rng(1);
+    return Judge(platform_).Check(plan, simulator.Run(plan, rng));
+  };
+  // Of the competitor, and of the VMM's own thread.
+  for (const auto& verdict : {told(PutIntoYmm3<0x77>), told(PutIntoYmm3<0x4341>)}) {
+    EXPECT_EQ(First(verdict).law, Law::kIsolation) << Told(verdict);
+    EXPECT_EQ(First(verdict).relation, Relation::kAnothers);
+    EXPECT_EQ(First(verdict).cause, "");
+  }
+  // Of nobody that is known.
+  const auto stale = told(PutIntoYmm3<0x5678>);
+  EXPECT_EQ(First(stale).law, Law::kModel) << Told(stale);
+  EXPECT_EQ(First(stale).cause, "avx-initial-under-zmm");
 }
 
 TEST_F(VerdictTest, AnInitialComponentMayBeInUse) {
@@ -356,6 +397,8 @@ TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
     for (uint16_t i = 1; i + 1u < steps.size(); ++i) {
       if (steps[i].op == program::Op::kExitOut) {
         records.Exit(i, {2, 0, plan::kExitPort, i, 4, 1, {}});
+      } else if (steps[i].op == program::Op::kHostPkru) {
+        records.Host(i);
       } else {
         records.Ioctl(i, 0);
       }
@@ -367,7 +410,10 @@ TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
   };
   const std::string set = "vmm.set_xsave image=0\n", migrate = "vmm.migrate order=0\n";
   EXPECT_EQ(told(set + migrate), "pkru-lost-by-migration");
+  EXPECT_EQ(told("host.pkru value=0\nexit.out\n" + migrate), "pkru-lost-by-migration");
   // Near misses stay as they are.
+  EXPECT_EQ(told("host.pkru value=4\nexit.out\n" + migrate), "") << "the VMM's own is not 0";
+  EXPECT_EQ(told("host.pkru value=0\n" + migrate), "") << "it has not run since";
   EXPECT_EQ(told(migrate), "") << "the bit was there";
   EXPECT_EQ(told(set), "") << "nothing was migrated";
   EXPECT_EQ(told(migrate + set), "");

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Regression test: A migration behind KVM_SET_XSAVE of an image without PKRU
- * makes the guest's PKRU 0
+ * Regression test: A migration makes the guest's PKRU 0 behind KVM_SET_XSAVE
+ * of an image without PKRU, and wherever the VMM's own PKRU is 0
  *
  * KVM_SET_XSAVE of an image without PKRU leaves vcpu->arch.pkru alone and
  * clears the bit in the fpstate's XSTATE_BV; KVM_GET_XSAVE goes by that bit
- * and leaves PKRU out, though the guest would read the old value. A VMM that
- * moves the vCPU by this image before it has run again gives it PKRU = 0:
- * keys that were closed are open.
+ * and leaves PKRU out, though the guest would read the old value. So it does
+ * after each KVM_RUN of a VMM whose own PKRU is 0, for that is in the
+ * register when the fpstate is saved. A VMM that moves the vCPU by this
+ * image before it has run again gives it PKRU = 0: keys that were closed are
+ * open.
  */
 #include <stdio.h>
 #include <string.h>
