@@ -134,7 +134,7 @@ Status Supervisor::BeginRun() {
   return {};
 }
 
-// A store that fails costs counts, not programs: it is said once and the run goes on.
+// A store that fails while a run goes on costs counts, not programs: it is said once.
 void Supervisor::NoteProgress(const Progress& progress, Summary& summary) {
   if (!noting_) return;
   noted_ = progress.seconds;
@@ -231,7 +231,7 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
       if (!fs::exists(JobStatsPath(run.path, job), status)) continue;
       if (auto saved = Salvage(run.path, job, summary); !saved) return saved;
     }
-    ShareQueues(run.path, summary);
+    ShareQueues(run.path, /*last=*/true, summary);
     if (auto opened = OpenStore(); !opened) return opened;
     if (auto noted = NoteAbandoned(run.path); !noted) return noted;
     fs::remove_all(run.path, status);
@@ -239,7 +239,7 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
   return {};
 }
 
-void Supervisor::ShareQueues(const fs::path& run, Summary& summary) {
+void Supervisor::ShareQueues(const fs::path& run, bool last, Summary& summary) {
   std::error_code status;
   std::vector<fs::path> queues;
   for (const auto& job : fs::directory_iterator(AflOut(run), status)) {
@@ -256,12 +256,27 @@ void Supervisor::ShareQueues(const fs::path& run, Summary& summary) {
     }
   }
   if (queues.empty() || !options_.keep_corpus) return;
-  // What can't be shared now is there in half a minute.
-  auto corpus = CorpusFolder::Open(options_.worker.corpus, true);
-  auto programs = ReadCandidates(queues);
-  if (corpus && programs) {
-    (void)corpus->Add(std::move(programs->programs), nullptr, nullptr, nullptr);
+  const auto share = [&]() -> Status {
+    auto corpus = CorpusFolder::Open(options_.worker.corpus, true);
+    if (!corpus) return std::unexpected(corpus.error());
+    auto programs = ReadCandidates(queues);
+    if (!programs) return std::unexpected(programs.error());
+    auto added = corpus->Add(std::move(programs->programs), nullptr, nullptr, nullptr);
+    if (!added) return std::unexpected(added.error());
+    return {};
+  };
+  const Status shared = share();
+  if (shared || !last) return;  // there is another time in half a minute
+  const fs::path kept =
+      options_.worker.findings / fmt::format("queues-{}", run.filename().string().substr(1));
+  fs::create_directories(kept, status);
+  for (const fs::path& queue : queues) {
+    const fs::path to = kept / queue.parent_path().filename();
+    fs::copy(queue, to, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
   }
+  summary.errors.push_back(
+      fmt::format("{}; AFL++'s queues are kept in {}: fpswap corpus import takes them",
+                  shared.error(), kept.string()));
 }
 
 void Supervisor::Reap(Job& job, int status, Summary& summary) {
@@ -413,12 +428,12 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
       Reap(job, status, summary);
     }
     if (Now() - shared_ > kShareEvery) {
-      ShareQueues(run_->path, summary);
+      ShareQueues(run_->path, /*last=*/false, summary);
       shared_ = Now();
     }
   }
   StopWorkers(summary, show);
-  ShareQueues(run_->path, summary);
+  ShareQueues(run_->path, /*last=*/true, summary);
   SumUp(summary);
   return summary;
 }

@@ -100,7 +100,7 @@ class Supervisor {
                                                Summary& summary);
   std::expected<void, std::string> SalvageOldRuns(Summary& summary);
   // Puts the queues of AFL++ in `run` into the corpus, and what it saw crash into FINDINGS.
-  void ShareQueues(const std::filesystem::path& run, Summary& summary);
+  void ShareQueues(const std::filesystem::path& run, bool last, Summary& summary);
   bool Over(const Progress& progress) const;
   Progress Measure() const;
   void StopWorkers(Summary& summary, const Show& show);

@@ -243,8 +243,13 @@ std::expected<Store, std::string> Store::OpenCopy(const fs::path& findings) {
   sqlite3_busy_timeout(file, kBusyMs);
   sqlite3_backup* backup = sqlite3_backup_init(copy->database_.get(), "main", file, "main");
   if (backup == nullptr) return copy->Failed();
-  sqlite3_backup_step(backup, -1);
+  // Of a step that found the file locked, `finish` says nothing.
+  const int stepped = sqlite3_backup_step(backup, -1);
   if (sqlite3_backup_finish(backup) != SQLITE_OK) return copy->Failed();
+  if (stepped != SQLITE_DONE) {
+    return std::unexpected(fmt::format("{}: {}; try again when nobody writes to it",
+                                       (findings / kFile).string(), sqlite3_errstr(stepped)));
+  }
   if (auto right = copy->CheckSchema(); !right) return std::unexpected(right.error());
   return copy;
 }

@@ -60,6 +60,13 @@ class CorpusTest : public ::testing::Test {
 
 TEST_F(CorpusTest, MinimisingKeepsEveryStateAndTheShortestProgramForIt) {
   Draw(300);
+  // Of these the longer adds nothing.
+  for (const size_t steps : {5u, 6u}) {
+    program::Program program;
+    program.steps.assign(steps, {.op = program::Op::kFninit});
+    program::MakeValid(program);
+    Put(Corpus(), CorpusName(program::Encode(program)), program);
+  }
   CorpusFolder folder = Opened();
   std::vector<Candidate> before = folder.entries().programs;
   const auto all = FindCover(before, platform_, nullptr, nullptr);
