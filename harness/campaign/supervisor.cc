@@ -242,13 +242,17 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
 void Supervisor::ShareQueues(const fs::path& run, bool last, Summary& summary) {
   std::error_code status;
   std::vector<fs::path> queues;
+  const auto keep = [&](const fs::path& from, const fs::path& to) {
+    fs::create_directories(to.parent_path(), status);
+    fs::copy(from, to, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
+  };
   for (const auto& job : fs::directory_iterator(AflOut(run), status)) {
     if (fs::is_directory(job.path() / "queue", status)) queues.push_back(job.path() / "queue");
     const fs::path crashes = job.path() / "crashes";
     if (!fs::is_directory(crashes, status) || fs::is_empty(crashes, status)) continue;
     const fs::path kept =
         options_.worker.findings / fmt::format("crashes-{}", run.filename().string().substr(1));
-    fs::copy(crashes, kept, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
+    keep(crashes, kept);
     const std::string error =
         fmt::format("AFL++ saw the worker crash; programs in byte form are in {}", kept.string());
     if (std::ranges::find(summary.errors, error) == summary.errors.end()) {
@@ -269,11 +273,7 @@ void Supervisor::ShareQueues(const fs::path& run, bool last, Summary& summary) {
   if (shared || !last) return;  // there is another time in half a minute
   const fs::path kept =
       options_.worker.findings / fmt::format("queues-{}", run.filename().string().substr(1));
-  fs::create_directories(kept, status);
-  for (const fs::path& queue : queues) {
-    const fs::path to = kept / queue.parent_path().filename();
-    fs::copy(queue, to, fs::copy_options::recursive | fs::copy_options::skip_existing, status);
-  }
+  for (const fs::path& queue : queues) keep(queue, kept / queue.parent_path().filename());
   summary.errors.push_back(
       fmt::format("{}; AFL++'s queues are kept in {}: fpswap corpus import takes them",
                   shared.error(), kept.string()));

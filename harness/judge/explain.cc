@@ -24,11 +24,6 @@ bool AllZero(Bytes bytes) {
   return std::ranges::all_of(bytes, [](uint8_t b) { return b == 0; });
 }
 
-bool HasAt(Bytes image, size_t at, Bytes bytes) {
-  return at <= image.size() && image.size() - at >= bytes.size() &&
-         std::equal(bytes.begin(), bytes.end(), image.begin() + static_cast<ptrdiff_t>(at));
-}
-
 // Offset of `bytes` in `image` at multiples of `step`, other than `but`.
 bool FoundElsewhere(Bytes image, Bytes bytes, size_t step, size_t but) {
   for (size_t at = 0; at + bytes.size() <= image.size(); at += step) {
@@ -213,6 +208,11 @@ bool IsTelling(Bytes bytes) {
   std::array<bool, 256> seen{};
   for (uint8_t b : bytes) seen[b] = true;
   return std::ranges::count(seen, true) >= 4;
+}
+
+bool HasAt(Bytes image, size_t at, Bytes bytes) {
+  return at <= image.size() && image.size() - at >= bytes.size() &&
+         std::equal(bytes.begin(), bytes.end(), image.begin() + static_cast<ptrdiff_t>(at));
 }
 
 Image ImageOf(const kvm::Vcpu& vcpu) {

@@ -38,6 +38,8 @@ struct Surroundings {
 
 // Bytes too plain to be recognised elsewhere prove nothing by being found.
 bool IsTelling(std::span<const uint8_t> bytes);
+// Whether `image` has these bytes at `at`; total.
+bool HasAt(std::span<const uint8_t> image, size_t at, std::span<const uint8_t> bytes);
 
 // All of a vCPU's state as an image.
 Image ImageOf(const kvm::Vcpu& vcpu);

@@ -21,11 +21,6 @@ using Bytes = std::span<const uint8_t>;
 constexpr uint16_t kVmmThread = 0x4341;
 constexpr unsigned kVmmThreads = 4;
 
-bool HasAt(Bytes image, size_t at, Bytes bytes) {
-  return at <= image.size() && image.size() - at >= bytes.size() &&
-         std::ranges::equal(image.subspan(at, bytes.size()), bytes);
-}
-
 // The offset of `bytes` in `image`, where all of its parts begin at multiples of 8; kNoHome for
 // none.
 size_t Find(Bytes image, Bytes bytes) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,9 @@ struct Verdict {
 
 std::string_view LawName(Law law);
 std::string_view RelationName(Relation relation);
+// Bytes as a verdict's JSON has them and the patterns of known.json match them: two lower-case
+// digits each, nothing between.
+std::string HexOf(std::span<const uint8_t> bytes);
 std::string VerdictToJson(const Verdict& verdict);
 
 }  // namespace fpswap::judge

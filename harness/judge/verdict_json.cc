@@ -18,12 +18,6 @@ constexpr std::array<std::string_view, 12> kRelationNames = {
     "other",    "stale",   "initial",     "invented", "shifted", "anothers",
     "accepted", "refused", "wrong_error", "hang",     "died",    "complained"};
 
-std::string Hex(const std::vector<uint8_t>& bytes) {
-  std::string out;
-  for (uint8_t b : bytes) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 json ToJson(const Divergence& d) {
   const program::StepRow* row = program::FindStep(static_cast<program::Op>(d.op));
   json out = {{"law", LawName(d.law)},
@@ -33,8 +27,8 @@ json ToJson(const Divergence& d) {
               {"initial", d.initial},
               {"where", d.where},
               {"offset", d.offset},
-              {"possible", Hex(d.possible)},
-              {"seen", Hex(d.seen)},
+              {"possible", HexOf(d.possible)},
+              {"seen", HexOf(d.seen)},
               {"bits", fmt::format("{:#x}", d.bits)},
               {"rule", d.rule},
               {"cause", d.cause},
@@ -54,6 +48,12 @@ std::string_view LawName(Law law) {
 std::string_view RelationName(Relation relation) {
   const auto i = static_cast<size_t>(relation);
   return i < kRelationNames.size() ? kRelationNames[i] : kRelationNames[0];
+}
+
+std::string HexOf(std::span<const uint8_t> bytes) {
+  std::string out;
+  for (const uint8_t b : bytes) out += fmt::format("{:02x}", b);
+  return out;
 }
 
 std::string VerdictToJson(const Verdict& verdict) {

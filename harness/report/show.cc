@@ -13,12 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string Hex(std::span<const uint8_t> bytes) {
-  std::string out;
-  for (uint8_t b : bytes) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 // Where the code of step `i` ends: where the next piece of code begins, or at the end of all of it.
 size_t CodeEnd(const plan::Plan& plan, size_t i) {
   size_t end = plan.code.size();
@@ -41,8 +35,9 @@ std::string_view OpinionName(SecondOpinion opinion) {
 }
 
 std::string InstructionText(const Instruction& instruction, bool under_test) {
-  std::string text = fmt::format("     {} {:08x}  {:<26} {}\n", under_test ? '>' : ' ',
-                                 instruction.address, Hex(instruction.bytes), instruction.text);
+  std::string text =
+      fmt::format("     {} {:08x}  {:<26} {}\n", under_test ? '>' : ' ', instruction.address,
+                  judge::HexOf(instruction.bytes), instruction.text);
   if (instruction.opinion == SecondOpinion::kDisagrees) {
     text += fmt::format("       !! Capstone reads: {}\n", instruction.second);
   }
@@ -54,7 +49,7 @@ std::string InstructionText(const Instruction& instruction, bool under_test) {
 
 json InstructionJson(const Instruction& instruction) {
   json object = {{"address", instruction.address},
-                 {"bytes", Hex(instruction.bytes)},
+                 {"bytes", judge::HexOf(instruction.bytes)},
                  {"text", instruction.text},
                  {"capstone", OpinionName(instruction.opinion)}};
   if (instruction.opinion == SecondOpinion::kDisagrees) {

@@ -17,12 +17,6 @@ namespace fpswap::triage {
 namespace fs = std::filesystem;
 namespace {
 
-std::string Hex(std::span<const uint8_t> bytes) {
-  std::string out;
-  for (uint8_t b : bytes) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 std::string DescribeRepeats(const Finding& finding) {
   if (finding.reruns == 0) return "It was not run again.";
   if (finding.repeats == finding.reruns) {
@@ -40,9 +34,10 @@ std::string DescribeDivergence(const judge::Divergence& divergence) {
   std::string text = fmt::format("* {}\n", divergence.words);
   if (!divergence.where.empty()) text += fmt::format("  * where: {}\n", divergence.where);
   if (!divergence.possible.empty()) {
-    text += fmt::format("  * possible: {}\n", Hex(divergence.possible));
+    text += fmt::format("  * possible: {}\n", judge::HexOf(divergence.possible));
   }
-  if (!divergence.seen.empty()) text += fmt::format("  * seen: {}\n", Hex(divergence.seen));
+  if (!divergence.seen.empty())
+    text += fmt::format("  * seen: {}\n", judge::HexOf(divergence.seen));
   if (!divergence.origin.empty()) text += fmt::format("  * origin: {}\n", divergence.origin);
   if (!divergence.rule.empty()) text += fmt::format("  * rule: {}\n", divergence.rule);
   return text;

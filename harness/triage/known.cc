@@ -19,12 +19,6 @@ using Error = std::unexpected<std::string>;
 
 constexpr size_t kMaxKnownSize = 1 << 16;
 
-std::string Hex(std::span<const uint8_t> bytes) {
-  std::string out;
-  for (uint8_t b : bytes) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 template <typename T>
 bool Contains(const std::vector<T>& list, const T& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
@@ -239,8 +233,9 @@ bool Known::Matches(const judge::Divergence& divergence, const trace::Platform& 
   if (initial && *initial != divergence.initial) return false;
   if (!where.empty() && std::ranges::find(where, divergence.where) == where.end()) return false;
   if (where_regex && !std::regex_match(divergence.where, *where_regex)) return false;
-  if (possible_regex && !std::regex_match(Hex(divergence.possible), *possible_regex)) return false;
-  if (seen_regex && !std::regex_match(Hex(divergence.seen), *seen_regex)) return false;
+  if (possible_regex && !std::regex_match(judge::HexOf(divergence.possible), *possible_regex))
+    return false;
+  if (seen_regex && !std::regex_match(judge::HexOf(divergence.seen), *seen_regex)) return false;
   return platform.Holds(on);
 }
 

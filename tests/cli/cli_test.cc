@@ -17,6 +17,7 @@
 #include "harness/program/text.h"
 #include "harness/trace/trace.h"
 #include "tests/campaign/fakes.h"
+#include "tests/cli/command.h"
 
 namespace fpswap::cli {
 namespace {
@@ -28,19 +29,6 @@ using nlohmann::json;
 using program::Op;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-struct Result {
-  int exit = -1;
-  std::string out, err;
-};
-
-Result Command(const std::vector<std::string>& arguments) {
-  Result result;
-  const Io io{.out = [&](std::string_view text) { result.out += text; },
-              .err = [&](std::string_view text) { result.err += text; }};
-  result.exit = Main(arguments, io);
-  return result;
-}
 
 class Cli : public ::testing::Test {
  protected:

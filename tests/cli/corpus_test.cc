@@ -14,6 +14,7 @@
 #include "harness/judge/simulator.h"
 #include "harness/program/text.h"
 #include "tests/campaign/fakes.h"
+#include "tests/cli/command.h"
 
 namespace fpswap::cli {
 namespace {
@@ -25,19 +26,6 @@ using ::testing::HasSubstr;
 
 const fs::path kSeeds = fs::path(FPSWAP_SOURCE_DIR) / "corpus" / "seeds";
 const fs::path kRegressions = fs::path(FPSWAP_SOURCE_DIR) / "corpus" / "regressions";
-
-struct Result {
-  int exit = -1;
-  std::string out, err;
-};
-
-Result Command(const std::vector<std::string>& arguments) {
-  Result result;
-  const Io io{.out = [&](std::string_view text) { result.out += text; },
-              .err = [&](std::string_view text) { result.err += text; }};
-  result.exit = Main(arguments, io);
-  return result;
-}
 
 json Json(const std::vector<std::string>& arguments) {
   const Result result = Command(arguments);

@@ -10,6 +10,7 @@
 #include "harness/files/files.h"
 #include "harness/program/codec.h"
 #include "tests/campaign/fakes.h"
+#include "tests/cli/command.h"
 
 namespace fpswap::cli {
 namespace {
@@ -29,13 +30,11 @@ class Engines : public ::testing::Test {
         "fuzz", "--target",   "native",         "--runs",   "300",          "--seed",
         "1",    "--findings", Path("findings"), "--corpus", Path("corpus"), "--json"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    std::string out;
-    err_.clear();
-    const Io io{.out = [&](std::string_view text) { out += text; },
-                .err = [&](std::string_view text) { err_ += text; }};
-    exit_ = Main(arguments, io);
+    const Result result = Command(arguments);
+    exit_ = result.exit;
+    err_ = result.err;
     if (exit_ == kUnavailable) return {};
-    return json::parse(out, nullptr, false);
+    return json::parse(result.out, nullptr, false);
   }
   std::string Path(const char* name) const { return (folder_.path() / name).string(); }
   size_t InCorpus() const {

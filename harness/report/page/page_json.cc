@@ -10,19 +10,13 @@ namespace {
 
 using nlohmann::json;
 
-std::string Hex(std::span<const uint8_t> bytes) {
-  std::string out;
-  for (const uint8_t b : bytes) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 json MapJson(const ImageMap& map) {
   json registers = json::array();
   for (const DifferingRegister& each : map.differing) {
     registers.push_back({{"register", each.name},
                          {"offset", each.begin},
-                         {"possible", Hex(each.possible)},
-                         {"seen", Hex(each.seen)}});
+                         {"possible", judge::HexOf(each.possible)},
+                         {"seen", judge::HexOf(each.seen)}});
   }
   return {{"of", PlaceTitle(map.place)}, {"size", map.seen.size()},
           {"bytes", map.bytes},          {"bits", map.bits},
