@@ -29,7 +29,6 @@ constexpr StaleRow kStaleRows[] = {
     {Op::kXsetbv, kStaleXcr0, false},
     {Op::kSetXcrs, kStaleXcr0, false},
     {Op::kWrmsr, kStaleMsrs, false},
-    {Op::kXrstors, kStaleMsrs, false},  // CET_U and CET_S, which KVM_SET_XSAVE leaves alone
     {Op::kSetMsr, kStaleMsrs, false},
     {Op::kXrstors, kStaleMsrs, false},  // CET state, which no image of KVM_SET_XSAVE holds
     {Op::kCr0Ts, kStaleSregs, false},

@@ -11,6 +11,7 @@
 #include "harness/judge/place.h"
 #include "harness/program/text.h"
 #include "oracle/kvm/uabi.h"
+#include "oracle/xstate/image.h"
 
 namespace fpswap::judge {
 namespace {
@@ -66,7 +67,7 @@ bool Leaked(Bytes seen, size_t home, const Surroundings& around) {
 Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& around) {
   const bool has_home = home != kNoHome;
   const auto initial = [&](Bytes b) { return has_home ? IsInitialAt(b, home) : AllZero(b); };
-  if (initial(seen) || AllZero(seen)) return Relation::kInitial;
+  if (initial(seen) || (AllZero(seen) && !initial(possible))) return Relation::kInitial;
   if (around.any_pointers && has_home && home >= 4 && home < 24) return Relation::kStale;
   for (const Image& image : around.before) {
     const bool here = has_home ? HasAt(image, home, seen)
@@ -79,6 +80,12 @@ Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& a
     if (FoundElsewhere(around.now, seen, 1, home)) return Relation::kShifted;
   }
   return initial(possible) ? Relation::kInvented : Relation::kOther;
+}
+
+// Whether a save has left these bytes of its area, which are not plainly initial, as they were.
+// `at`: their offset in what was compared, which begins where the slot does.
+bool IsLeftAlone(Bytes seen, size_t at, Place place, const Surroundings& around) {
+  return place == Place::kArea && !AllZero(seen) && HasAt(around.memory, at, seen);
 }
 
 std::string Hex(Bytes bytes) {
@@ -113,6 +120,8 @@ void ExplainValues(const Explained& what, const Mismatch& m, Divergence& d) {
     return;
   }
   d.bits = m.expected ^ m.actual;
+  d.possible_value = m.expected;
+  d.seen_value = m.actual;
   const bool fault = d.where.starts_with(kFault);
   const auto name = [&](uint64_t v) { return fault ? FaultName(v) : fmt::format("{:#x}", v); };
   d.words = fmt::format("{}: {} must be {}, and was {}.", Subject(what), m.what, name(m.expected),
@@ -143,7 +152,8 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
     d.relation = name.bit_lost ? Relation::kInitial : Relation::kInvented;
   } else if (m.relation == Relation::kOther) {
     const size_t home = small ? name.exact & ~size_t{3} : name.home;
-    d.relation = Classify(possible, seen, home, around);
+    const bool left = IsLeftAlone(seen, begin + at, m.place, around);
+    d.relation = left ? Relation::kStale : Classify(possible, seen, home, around);
     if (d.relation == Relation::kAnothers && Leaked(seen, home, around)) {
       d.law = Law::kIsolation;
       whose = "of another vCPU";
@@ -159,8 +169,9 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
     // An opmask register is half a window: its neighbour says nothing of where it comes from.
     const bool half = d.has_component && d.component == Component::kOpmask && seen.size() == 16;
     const size_t from = half && m.offset - m.window >= 8 ? 8 : 0;
-    d.origin = OriginOf(half ? seen.subspan(from, 8) : seen,
-                        home == kNoHome ? kNoHome : home + from, around, what.platform);
+    d.origin = left ? "it is what the area held before"
+                    : OriginOf(half ? seen.subspan(from, 8) : seen,
+                               home == kNoHome ? kNoHome : home + from, around, what.platform);
   }
   d.words = fmt::format("{}: {} must hold {}, and held {} ({}; {} bytes differ).", Subject(what),
                         d.where, Hex(possible), Hex(seen),
@@ -180,21 +191,42 @@ Divergence Base(const program::Step* step, uint16_t number, Law law) {
 // so XSAVEOPT and XSAVES set XSTATE_BV[2] over bytes they did not write: the area then declares
 // stale bytes to be AVX state, and if it is the kernel's, the next XRSTORS loads them. Other CPUs
 // write a component that they declare to be in use (SDM vol. 1, 13.9). So it shows in registers
-// that have to be zero, and are what that memory held: never in one that was written since.
+// that have to be zero, and are what that memory held, which is a value that the register or the
+// area has had before. In a vCPU that is within the program, for BringToStart (kvm-runner/start.cc)
+// leaves nothing of an earlier one; a thread's buffer can't be reset so, and may bring back what an
+// earlier program left.
 //
 // KVM, of a host with PKRU: KVM_GET_XSAVE leaves a PKRU out that is not 0 where KVM_SET_XSAVE of an
-// image without it was the last thing to touch the fpstate (corpus/known/kvm-get-xsave-pkru-bit). A
-// migration by that image makes PKRU 0.
+// image without it was the last thing to touch the fpstate, or a KVM_RUN whose VMM has PKRU = 0
+// (corpus/known/kvm-get-xsave-pkru-bit). A migration by that image makes PKRU 0.
 //
-// Neither brings over what is another's: that is never excused.
+// Linux with compacted buffers: __copy_xstate_to_uabi_buf takes MXCSR and MXCSR_MASK from the
+// buffer if XSTATE_BV has AVX, though XSAVES writes them with SSE only (SDM vol. 1, 13.11), whose
+// bit it sets if MXCSR is not 1F80H.
+//
+// None brings over what is another's: that is never excused.
 std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& d) {
   if (d.law == Law::kIsolation) return "";
   if (what.pkru_lost && d.law == Law::kRoundTrip && d.has_component &&
       d.component == Component::kPkru && d.relation == Relation::kInitial) {
     return "pkru-lost-by-migration";
   }
+  if (what.pkru_left_out && m.place == Place::kImage && d.has_component &&
+      d.component == Component::kPkru && d.relation == Relation::kInitial &&
+      d.where == "header XSTATE_BV of the image") {
+    return "pkru-left-out";
+  }
+  const bool initial_sse = what.cpu != nullptr && what.cpu->IsInitial(Component::kSse) &&
+                           what.cpu->regs.mxcsr == cpu::kInitialMxcsr;
+  if (what.platform.compacted && initial_sse && m.place == Place::kImage && d.has_component &&
+      d.component == Component::kSse && d.where.starts_with("MXCSR")) {
+    const uint64_t shown = xstate::ImageView(what.seen).xstate_bv();
+    const bool alone = (shown & Bit(Component::kAvx)) != 0 && (shown & Bit(Component::kSse)) == 0;
+    return alone ? "mxcsr-of-avx-alone" : "";
+  }
   if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
   if (!d.has_component || d.component != Component::kAvx) return "";
+  if (d.relation != Relation::kStale && what.platform.HasVmm()) return "";
   const size_t in_register = std::min<size_t>(m.size, 16);
   if (!AllZero(Bytes(m.possible).first(in_register))) return "";
   const bool holds = what.avx_under_zmm || (what.cpu->IsInitial(Component::kAvx) &&

@@ -29,8 +29,9 @@ struct Surroundings {
   std::vector<Image> before;          // what the vCPU itself may have held earlier in the program
   std::vector<unsigned> before_step;  // beside `before`: the step after which it first did
   bool any_pointers =
-      false;  // FOP, FIP and FDP were open at some time: they may have held anything
-  Image now;  // what it should be
+      false;     // FOP, FIP and FDP were open at some time: they may have held anything
+  Image now;     // what it should be
+  Image memory;  // the slot that the step names, as it was before the step
   std::vector<Image> others;      // the other vCPUs'
   std::vector<Image> given;       // the VMM's image buffers, which it may have set into any vCPU
   std::vector<HostPattern> host;  // what was in registers on the host's side
@@ -50,9 +51,12 @@ struct Explained {
   uint16_t number;
   const cpu::Cpu* cpu;            // of the world the mismatch is against
   std::span<const uint8_t> seen;  // all bytes compared, where there were any
+  // Conditions of known defects (CauseOf in explain.cc).
   // AVX has been initial while ZMM_Hi256 was not, at this step or before.
   bool avx_under_zmm = false;
-  // A migration took this vCPU's image while KVM_GET_XSAVE left PKRU out.
+  // The fpstate's XSTATE_BV lacks PKRU whatever its value, and KVM_GET_XSAVE goes by that.
+  bool pkru_left_out = false;
+  // A migration took this vCPU's image while that was so.
   bool pkru_lost = false;
 };
 

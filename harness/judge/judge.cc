@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "harness/judge/explain.h"
+#include "harness/judge/simulator.h"
 #include "harness/judge/walk.h"
 #include "harness/program/text.h"
 #include "harness/trace/kernel_log.h"
+#include "oracle/xstate/image.h"
 
 namespace fpswap::judge {
 namespace {
@@ -65,47 +67,85 @@ void JudgeKernelLog(const plan::Plan& plan, const SortedRecords& records, Verdic
   }
 }
 
-// Whether a vCPU is run after the VMM has made its IA32_XFD disable tiles, between runs, that may
-// have been in use by then: the state that the kernel then loads has them (fpu_update_guest_xfd
-// clears them only while the guest's state is the thread's own), and its XRSTORS raises #NM.
-bool XfdSetOverTiles(const plan::Plan& plan) {
-  using enum program::Op;
-  constexpr uint64_t kTiles = Bit(xstate::Component::kTiledata);
-  std::array<bool, program::kMaxVcpus> tiles{}, armed{};
-  for (const program::Step& step : plan.effective.steps) {
-    bool& has = tiles[step.vcpu];
-    switch (step.op) {
-      case kTileloadd:
-      case kTilezero:
-      case kTdpbssd:
-      case kTdpbsud:
-      case kTdpbusd:
-      case kTdpbuud:
-      case kSetXsave:
-        has = true;
-        break;
-      case kXrstor:
-      case kXrstors:
-        has |= (step.arg[2] & kTiles) != 0;
-        break;
-      case kSetMsr:
-        if (step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd)) {
-          armed[step.vcpu] = has && (step.arg[1] & kTiles) != 0;
-        }
-        break;
-      default:
-        break;
+// Whether a vCPU is run after the VMM has made its IA32_XFD disable tiles, between runs, that are
+// in use: the state that the kernel then loads has them (fpu_update_guest_xfd clears them only
+// while the guest's state is the thread's own), and its XRSTORS raises #NM.
+class XfdOverTiles {
+ public:
+  // `world` as the step left it; null: its vCPU may be in any state.
+  void Note(const program::Step& step, const World* world) {
+    using enum program::Op;
+    bool& armed = armed_[step.vcpu];
+    bool& in_use = in_use_[step.vcpu];
+    if (step.op == kSetMsr && step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd)) {
+      armed = in_use && (step.arg[1] & kTiles) != 0;
     }
     const auto actor = program::RowOf(step).actor;
-    const bool runs = actor == program::Actor::kGuest || step.op == kRunImmediate;
-    if (runs && armed[step.vcpu]) return true;
+    found_ |= armed && (actor == program::Actor::kGuest || step.op == kRunImmediate);
+    in_use = world == nullptr || InUse(step, *world, in_use);
+  }
+  bool found() const { return found_; }
+
+ private:
+  static constexpr uint64_t kTiles = Bit(xstate::Component::kTiledata);
+
+  // Tiles of zeros are in use as well, if they were loaded.
+  static bool InUse(const program::Step& step, const World& world, bool before) {
+    const cpu::Cpu& cpu = world.vcpu[step.vcpu].cpu;
+    if (!cpu.IsInitial(xstate::Component::kTiledata)) return true;
+    const auto has = [](std::span<const uint8_t> area) {
+      return (xstate::ImageView(area).xstate_bv() & kTiles) != 0;
+    };
+    switch (step.op) {
+      case program::Op::kTilezero:
+      case program::Op::kTileloadd:
+        return before || !cpu.IsInitial(xstate::Component::kTilecfg);
+      case program::Op::kXrstor:
+      case program::Op::kXrstors:
+        return (step.arg[2] & kTiles) == 0
+                   ? before
+                   : has(world.Slot(step.vcpu, step.arg[0]).Bytes().subspan(step.arg[1] % 64));
+      case program::Op::kSetXsave:
+        return has(world.image[step.arg[0] % program::kImageCount].Bytes());
+      case program::Op::kTilerelease:
+      case program::Op::kInit:
+        return false;
+      default:
+        return before;
+    }
+  }
+
+  std::array<bool, program::kMaxVcpus> in_use_{}, armed_{};
+  bool found_ = false;
+};
+
+// A lost agent leaves no records, so the program is gone through as the model would run it, with
+// some of the choices that it has. What code of any bytes would leave behind nobody knows.
+bool XfdSetOverTiles(const trace::Platform& platform, const plan::Plan& plan) {
+  const auto is_raw = [](const program::Step& s) { return s.op == program::Op::kRaw; };
+  if (std::ranges::any_of(plan.effective.steps, is_raw)) {
+    XfdOverTiles any;
+    for (const program::Step& step : plan.effective.steps) any.Note(step, nullptr);
+    return any.found();
+  }
+  constexpr uint64_t kTries = 8;
+  for (uint64_t seed = 1; seed <= kTries; ++seed) {
+    XfdOverTiles one;
+    Simulator simulator(platform);
+    simulator.after_step = [&](uint16_t number, const World& world) {
+      one.Note(plan.effective.steps[number], &world);
+    };
+    program::Rng rng(seed);
+    simulator.Run(plan, rng);
+    if (one.found()) return true;
   }
   return false;
 }
 
 // The agent was lost: with it, where it is a machine of its own, that machine. The last fatal thing
 // that its console says is the reason, else the last thing.
-void JudgeDeath(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
+void JudgeDeath(const trace::Platform& platform, const plan::Plan& plan,
+                const SortedRecords& records, Verdict& verdict) {
   const std::string_view text = Text(records.end_text());
   const size_t line = std::min(text.find('\n'), text.size());
   std::string where = "agent";
@@ -126,11 +166,12 @@ void JudgeDeath(const plan::Plan& plan, const SortedRecords& records, Verdict& v
       ExplainHealth(nullptr, records.end_step(), Relation::kDied, std::move(where), words);
   const bool nm = last != nullptr && last->place == "restore_fpregs_from_fpstate" &&
                   last->headline.find("#NM") != std::string::npos;
-  if (nm && XfdSetOverTiles(plan)) died.cause = "xfd-set-over-tiles";
+  if (nm && XfdSetOverTiles(platform, plan)) died.cause = "xfd-set-over-tiles";
   verdict.Add(std::move(died));
 }
 
-void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& verdict) {
+void JudgeEnd(const trace::Platform& platform, const plan::Plan& plan, const SortedRecords& records,
+              Verdict& verdict) {
   const uint16_t number = records.end_step();
   const program::Step* step = StepOf(plan, number);
   const auto report = [&](Relation relation, const char* where, std::string words) {
@@ -161,7 +202,7 @@ void JudgeEnd(const plan::Plan& plan, const SortedRecords& records, Verdict& ver
           fmt::format("The vCPU could not be brought to its starting state: {} (errno {}).",
                       Text(records.end_text()), error));
     case EndReason::kAgentDied:
-      return JudgeDeath(plan, records, verdict);
+      return JudgeDeath(platform, plan, records, verdict);
   }
   report(Relation::kDied, "records",
          fmt::format("The records end for an unknown reason, {}.", records.end().reason));
@@ -289,7 +330,7 @@ Verdict Judge::Check(const plan::Plan& plan, std::span<const uint8_t> bytes, Rea
   impl_->TryHypotheses(plan, verdict);
   impl_->JudgeCanaries(plan, verdict);
   JudgeKernelLog(plan, records, verdict);
-  if (records.has_end()) JudgeEnd(plan, records, verdict);
+  if (records.has_end()) JudgeEnd(impl_->platform, plan, records, verdict);
   if (const RecordProblem& problem = records.problem(); problem.what != nullptr) {
     verdict.Add(ExplainHealth(
         StepOf(plan, problem.step), problem.step, Relation::kDied, "records",

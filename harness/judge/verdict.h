@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -71,6 +72,8 @@ struct Divergence {
   std::vector<uint8_t> possible;  // bytes around the difference (at most 64), or empty
   std::vector<uint8_t> seen;
   uint64_t bits = 0;  // differing bits of the first 8 bytes
+  // Where not bytes but values differ: a fault (vector, error code from bit 8 on), an errno, ...
+  std::optional<uint64_t> possible_value, seen_value;
   // The condition of a known defect that held at this step, by name ("avx-initial-under-zmm",
   // see explain.cc), where the divergence is of a kind which that defect makes; empty for none.
   std::string cause;

@@ -34,6 +34,8 @@ json ToJson(const Divergence& d) {
               {"cause", d.cause},
               {"words", d.words},
               {"origin", d.origin}};
+  if (d.possible_value) out["possible_value"] = fmt::format("{:#x}", *d.possible_value);
+  if (d.seen_value) out["seen_value"] = fmt::format("{:#x}", *d.seen_value);
   out["component"] = d.has_component ? json(xstate::RowOf(d.component).name) : json(nullptr);
   return out;
 }

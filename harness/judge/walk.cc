@@ -281,6 +281,15 @@ Context Walk::MakeContext(World& world, uint16_t number) {
           .host_pke = (hypotheses_ & kHostPke) != 0};
 }
 
+// KVM saves the guest's PKRU at an exit only if the guest's own XCR0 or CR4 has it
+// (kvm_load_host_xsave_state). Where the host's are in force the guest can load and feel one that
+// is not kept, and any exit, an interrupt's too, may put another in its place.
+bool Walk::ShowsPkruNotKept(const Context& c) const {
+  const uint64_t kept = (hypotheses_ & kHostXcr0) != 0 ? c.world.kvm_xcr0[c.step.vcpu] : c.cpu.xcr0;
+  return c.host_pke && c.cpu.cpl == 3 && (kept & Bit(Component::kPkru)) == 0 &&
+         c.cpu.PkruDenies(true) && c.seen != nullptr && c.seen->has_journal && !c.seen->has_fault;
+}
+
 // Whether a CPUID of the guest gave the size that belongs to `xcr0`.
 bool Walk::CpuidShows(uint16_t number, uint64_t xcr0) const {
   if (records_ == nullptr || records_->Of(number).journal.size() < 8) return false;
@@ -373,6 +382,10 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
     c.vcpu.has_run = true;
     c.world.xfd_before = c.cpu.xfd;
     Clear(i);
+    if (ShowsPkruNotKept(c)) {
+      c.cpu.regs.pkru = 0;  // or another value that allows it: judging ends behind this step
+      c.cpu.unknown |= Bit(Component::kPkru);
+    }
     const Outcome outcome = function(c);
     if (i == 0) outcome_ = OutcomeOf(outcome);
     return CompareGuest(c, outcome, mismatches_[i]);
@@ -590,6 +603,11 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     history_->Assume(hypotheses_);
     history_->States(*plan_, *records_, number, step.vcpu, around);
     around.now = ImageOf(worlds_[world].vcpu[step.vcpu]);
+    if (m.place == Place::kArea) {
+      const unsigned slot = static_cast<unsigned>(step.arg[0]) % program::kSlotCount;
+      const auto bytes = history_->worlds_[0].Slot(step.vcpu, slot).Bytes();
+      around.memory.assign(bytes.begin(), bytes.end());
+    }
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
     }
@@ -610,12 +628,14 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     around.host = HostPatterns(*plan_, number);
   }
   const StepRecords& seen = records_->Of(number);
+  const auto data = seen.ioctl.subspan(std::min(seen.ioctl.size(), sizeof(trace::IoctlRecord)));
   const Explained what{platform_,
                        &step,
                        number,
                        &worlds_[world].vcpu[step.vcpu].cpu,
-                       seen.has_journal ? seen.journal : std::span<const uint8_t>{},
+                       seen.has_journal ? seen.journal : data,
                        avx_under_zmm_[step.vcpu],
+                       pkru_left_out_[step.vcpu],
                        pkru_lost_[step.vcpu]};
   verdict_->Add(Explain(what, m, around));
 }

@@ -66,6 +66,7 @@ class Walk {
   Context MakeContext(World& world, uint16_t number);
   void ExchangeXcr0(uint16_t number, bool before);
   void AddHostLayout();
+  bool ShowsPkruNotKept(const Context& c) const;
   bool CpuidShows(uint16_t number, uint64_t xcr0) const;
 
   bool BranchSetFpu(uint16_t number);  // false: no room

@@ -100,7 +100,7 @@ void World::Reset(const plan::Plan& plan, const cpu::Features& features, const k
 void MakeInitialImage(Memory<xstate::kMaxAreaSize>& image) {
   image.Clear();
   xstate::WriteAt(image.Write(0, 2), 0, uint16_t{0x37f});
-  xstate::WriteAt(image.Write(24, 4), 0, uint32_t{0x1f80});
+  xstate::WriteAt(image.Write(24, 4), 0, cpu::kInitialMxcsr);
 }
 
 cpu::Features LimitFeatures(const cpu::Features& all, uint64_t mask) {

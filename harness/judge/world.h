@@ -65,6 +65,9 @@ struct World {
   Memory<plan::kSlotSize>& Slot(unsigned vcpu_number, uint64_t n) {
     return slot[own_vm ? vcpu_number % program::kMaxVcpus : 0][n % program::kSlotCount];
   }
+  const Memory<plan::kSlotSize>& Slot(unsigned vcpu_number, uint64_t n) const {
+    return slot[own_vm ? vcpu_number % program::kMaxVcpus : 0][n % program::kSlotCount];
+  }
 
   unsigned vcpus = 1;
   bool own_vm = false;  // each vCPU in a VM of its own

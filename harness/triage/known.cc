@@ -69,6 +69,13 @@ class Reader {
       return {};
     }
   }
+  std::optional<uint64_t> Number(const char* key) {
+    const json* value = Find(key);
+    if (value == nullptr) return {};
+    if (value->is_number_unsigned()) return value->get<uint64_t>();
+    Fail(fmt::format("\"{}\" must be a number that is not negative", key));
+    return {};
+  }
   // A value or a list of values, each turned by `parse` into an optional T.
   template <typename T, typename Parse>
   std::vector<T> List(const char* key, const char* what, Parse parse) {
@@ -227,10 +234,12 @@ bool Known::Matches(const judge::Divergence& divergence, const trace::Platform& 
   std::optional<xstate::Component> component;
   if (divergence.has_component) component = divergence.component;
   if (!Contains(components, component) || !Contains(relations, divergence.relation)) return false;
-  const bool same_kind = cause ? *cause == divergence.cause
-                               : Contains(laws, divergence.law) && Contains(ops, divergence.op);
-  if (!same_kind) return false;
+  if (cause && *cause != divergence.cause) return false;
+  if (!laws.empty() && !Contains(laws, divergence.law)) return false;
+  if (!ops.empty() && !Contains(ops, divergence.op)) return false;
   if (initial && *initial != divergence.initial) return false;
+  if (possible_value && possible_value != divergence.possible_value) return false;
+  if (seen_value && seen_value != divergence.seen_value) return false;
   if (!where.empty() && std::ranges::find(where, divergence.where) == where.end()) return false;
   if (where_regex && !std::regex_match(divergence.where, *where_regex)) return false;
   if (possible_regex && !std::regex_match(judge::HexOf(divergence.possible), *possible_regex))
@@ -250,14 +259,18 @@ std::expected<Known, std::string> ParseKnown(std::string_view text, std::string_
   known.reason = reader.NeedText("reason");
   known.kernel_function = reader.NeedText("kernel_function");
   known.cause = reader.Text("cause");
-  if (!known.cause) {
+  if (!known.cause || reader.Find("law") != nullptr) {
     known.laws = reader.List<judge::Law>("law", "a law", LawFrom);
+  }
+  if (!known.cause || reader.Find("step") != nullptr) {
     known.ops = reader.List<uint8_t>("step", "a step", OpFrom);
   }
   known.components =
       reader.List<std::optional<xstate::Component>>("component", "a component", ComponentFrom);
   known.relations = reader.List<judge::Relation>("relation", "a relation", RelationFrom);
   known.initial = reader.Flag("initial");
+  known.possible_value = reader.Number("possible_value");
+  known.seen_value = reader.Number("seen_value");
   if (reader.Find("where") != nullptr) {
     known.where = reader.List<std::string>("where", "the name of a place", PlaceFrom);
   }

@@ -14,10 +14,11 @@
 //   "component"  a component's name, a list, or null for a divergence of no component
 //   "relation"   a relation's name (judge::RelationName), or a list
 //   "where"      the exact place, or a list, or "where_regex": a pattern that matches all of it
-//   "cause"      instead of "law", "step" and "where": the condition of the defect, which the judge
-//   has
-//                found to hold (judge::Divergence::cause)
+//   "cause"      optional: the condition of the defect, which the judge has found to hold
+//                (judge::Divergence::cause); "law", "step" and "where" are optional then
 //   "initial"    optional: whether the component had to be in its initial state
+//   "possible_value", "seen_value"  optional: the two values, where values and not bytes differ, as
+//                numbers: of a fault its vector, plus 256 times its error code
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
 //                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has
@@ -59,12 +60,13 @@ struct PlatformCondition {
 struct Known {
   std::string name;  // the folder's
   std::string title, reason, kernel_function;
-  std::optional<std::string> cause;  // then `laws` and `ops` are not looked at
-  std::vector<judge::Law> laws;
+  std::optional<std::string> cause;
+  std::vector<judge::Law> laws;  // empty: any, as are `ops`
   std::vector<uint8_t> ops;
   std::vector<std::optional<xstate::Component>> components;
   std::vector<judge::Relation> relations;
   std::optional<bool> initial;
+  std::optional<uint64_t> possible_value, seen_value;
   std::vector<std::string> where;
   std::optional<std::regex> where_regex, possible_regex, seen_regex;
   PlatformCondition platform;

@@ -114,11 +114,13 @@ class Tiledata {
   std::array<uint8_t, kSize> bytes_;
 };
 
+inline constexpr uint32_t kInitialMxcsr = 0x1f80;  // SDM vol. 1, 13.6
+
 // The contents of every modelled component. Vector registers are whole; ZMM[i] holds XMM, YMM and
 // ZMM parts.
 struct Registers {
   X87 x87;
-  uint32_t mxcsr = 0x1f80;
+  uint32_t mxcsr = kInitialMxcsr;
   std::array<std::array<uint8_t, 64>, 32> zmm{};
   std::array<uint64_t, 8> k{};
   std::array<std::array<uint64_t, 2>, 4> bnd{};  // lower, upper (as stored)

@@ -47,7 +47,7 @@ Result Cpu::Xgetbv(uint32_t ecx, uint64_t* value, Choices& choices) {
   if (ecx != 1 || !features->xsave.xgetbv1) return Fault{kGP, 0};
   *value = Xinuse(xcr0, /*for_save=*/false, choices);
   // 13.6: here, and only here, XINUSE[1] also tells of MXCSR.
-  if (regs.mxcsr != 0x1f80) *value |= xcr0 & Bit(Component::kSse);
+  if (regs.mxcsr != kInitialMxcsr) *value |= xcr0 & Bit(Component::kSse);
   return std::nullopt;
 }
 

@@ -131,7 +131,7 @@ Result Cpu::RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint6
   }
 
   InitialiseAll(rfbm & ~loaded);
-  if ((rfbm & Bit(Component::kSse)) != 0) SetMxcsr(load_mxcsr ? image.mxcsr() : 0x1f80);
+  if ((rfbm & Bit(Component::kSse)) != 0) SetMxcsr(load_mxcsr ? image.mxcsr() : kInitialMxcsr);
   LoadLegacy(area, loaded, wide);
   xstate::ForEachCompacted(
       features->xsave, image.xcomp_bv(), loaded,

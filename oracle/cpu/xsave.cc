@@ -67,7 +67,7 @@ uint64_t Cpu::Omitted(SaveForm form, uint64_t address, uint64_t rfbm, uint64_t x
   if (info.xcomp_bv != xcomp_bv) return 0;
   uint64_t candidates = rfbm & xinuse & info.unmodified;
   // XSAVES stores MXCSR with XMM or not at all, and always where it isn't 1F80H (13.11).
-  const bool mxcsr_must = regs.mxcsr != 0x1f80 || (info.unmodified & kMxcsrUnmodified) == 0;
+  const bool mxcsr_must = regs.mxcsr != kInitialMxcsr || (info.unmodified & kMxcsrUnmodified) == 0;
   if (RowOf(form).compacted && mxcsr_must) candidates &= ~Bit(Component::kSse);
   uint64_t omitted = 0;
   for (; candidates != 0; candidates &= candidates - 1) {
@@ -134,7 +134,7 @@ void Cpu::SaveStandard(SaveForm form, std::span<uint8_t> area, uint64_t rfbm, ui
 // is not 1F80H; RFBM[2] alone doesn't save MXCSR.
 void Cpu::SaveCompacted(std::span<uint8_t> area, uint64_t rfbm, uint64_t xinuse, uint64_t omitted,
                         bool wide) {
-  if (regs.mxcsr != 0x1f80) xinuse |= rfbm & ~(xfd & xcr0) & Bit(Component::kSse);
+  if (regs.mxcsr != kInitialMxcsr) xinuse |= rfbm & ~(xfd & xcr0) & Bit(Component::kSse);
   const uint64_t stored = xinuse & ~omitted;
   if ((stored & Bit(Component::kX87)) != 0) StoreX87(area, wide);
   if ((stored & Bit(Component::kSse)) != 0) {

@@ -275,6 +275,31 @@ TEST(Known, CauseStandsForLawStepAndPlace) {
   EXPECT_FALSE(Parse(entry).Matches(d, Here())) << "another component";
 }
 
+TEST(Known, WithACauseLawStepAndPlaceStillNarrow) {
+  json entry = Entry();
+  entry["cause"] = "some-defect";
+  judge::Divergence d = SomeDivergence();
+  d.cause = "some-defect";
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+  d.law = judge::Law::kRoundTrip;
+  EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+}
+
+TEST(Known, ValuesNarrowThePredicate) {
+  json entry = Entry();
+  entry["possible_value"] = 13;
+  entry["seen_value"] = 0;
+  judge::Divergence d = SomeDivergence();
+  EXPECT_FALSE(Parse(entry).Matches(d, Here())) << "no values differ";
+  d.possible_value = 13;
+  d.seen_value = 0;
+  EXPECT_TRUE(Parse(entry).Matches(d, Here()));
+  d.possible_value = 7;
+  EXPECT_FALSE(Parse(entry).Matches(d, Here()));
+  entry["seen_value"] = -1;
+  EXPECT_THAT(ErrorOf(entry), HasSubstr("\"seen_value\" must be a number"));
+}
+
 TEST(Known, InitialNarrowsThePredicate) {
   json entry = Entry();
   entry["initial"] = true;

@@ -62,17 +62,30 @@ TEST_F(AmxVerdict, AHostsNmUnderAnXfdThatTheVmmSetOverTilesHasItsCause) {
         .cause;
   };
   const auto cause = [&](const std::string& steps) { return cause_of(steps, oops); };
-  const std::string tiles = "amx.tileloadd tile=0\n", set = "vmm.set_msr msr=xfd value=tiledata\n";
+  const std::string tiles = "amx.ldtilecfg\namx.tileloadd tile=0\n",
+                    set = "vmm.set_msr msr=xfd value=tiledata\n";
   EXPECT_EQ(cause(tiles + set + "exit.out\n"), "xfd-set-over-tiles");
-  EXPECT_EQ(cause("vmm.set_xsave\n" + set + "vmm.run_immediate\n"), "xfd-set-over-tiles");
-  EXPECT_EQ(cause("xrstor slot=0\n" + set + "exit.out\n"), "xfd-set-over-tiles");
+  EXPECT_EQ(cause("vmm.image_write image=0 offset=512 value=0x60000\nvmm.set_xsave image=0\n" +
+                  set + "vmm.run_immediate\n"),
+            "xfd-set-over-tiles");
+  EXPECT_EQ(cause("mem.header slot=0 xstate_bv=tiledata xcomp_bv=0\nxrstor slot=0\n" + set +
+                  "exit.out\n"),
+            "xfd-set-over-tiles")
+      << "tiles of zeros";
+  EXPECT_EQ(cause("raw bytes=90\n" + set + "exit.out\n"), "xfd-set-over-tiles")
+      << "code of any bytes may have loaded some";
   // Near misses stay as they are.
   EXPECT_EQ(cause(tiles + set), "") << "it is not run any more";
   EXPECT_EQ(cause(set + tiles), "") << "there were no tiles when it was set";
   EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd value=0\nexit.out\n"), "");
   EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd_err value=tiledata\nexit.out\n"), "");
   EXPECT_EQ(cause(tiles + set + "vmm.set_msr msr=xfd value=0\nexit.out\n"), "");
-  EXPECT_EQ(cause("xrstor slot=0 rfbm=avx\n" + set + "exit.out\n"), "");
+  EXPECT_EQ(cause("xrstor slot=0\n" + set + "exit.out\n"), "") << "it made them initial";
+  EXPECT_EQ(cause("vmm.set_xsave image=0\n" + set + "exit.out\n"), "");
+  EXPECT_EQ(cause("amx.tileloadd tile=0\n" + set + "exit.out\n"), "") << "#UD: not configured";
+  EXPECT_EQ(cause(tiles + "amx.tilerelease\n" + set + "exit.out\n"), "");
+  EXPECT_EQ(cause(tiles + "xrstor slot=0\n" + set + "exit.out\n"), "");
+  EXPECT_EQ(cause(tiles + "vmm.set_xsave image=0\n" + set + "exit.out\n"), "");
   EXPECT_EQ(cause_of(tiles + set + "exit.out\n",
                      "the agent ended with status 3\n"
                      "Oops: unexpected #NM exception: 0000 [#1]\nRIP: 0010:other+0x1/0x2\n"),

@@ -45,12 +45,20 @@ void PutIntoYmm3(const program::Step& step, World& world) {
   std::copy_n(image.begin() + kAvxAt + 3 * 16, 16, world.vcpu[0].cpu.regs.zmm[3].begin() + 16);
 }
 
+// An exit that brings back what the first step of the program below loads.
+void PutOldYmm3(const program::Step& step, World& world) {
+  if (step.op != program::Op::kExitOut) return;
+  const auto old = PatternBytes(0x1111, 32);
+  std::copy_n(old.begin() + 16, 16, world.vcpu[0].cpu.regs.zmm[3].begin() + 16);
+}
+
 // AMD family 19h declares stale AVX bytes to be in use where AVX is initial under ZMM_Hi256
 // (corpus/known/amd-avx-initial-under-zmm). What the host or another process had in that register
 // is no such bytes: law 4, and no cause excuses it.
 TEST_F(VerdictTest, BytesOfTheHostAreALeakWhereStaleOnesHaveACause) {
   platform_.host.amd = platform_.guest.amd = true;
   const auto plan = PlanOf(
+      "vex.load256 ymm=3 pattern=0x1111\n"
       "evex.load512 reg=3 pattern=0x2222\n"
       "mem.header slot=0 xstate_bv=0 xcomp_bv=0\n"
       "xrstor slot=0 rfbm=avx\n"
@@ -70,10 +78,18 @@ TEST_F(VerdictTest, BytesOfTheHostAreALeakWhereStaleOnesHaveACause) {
     EXPECT_EQ(First(verdict).relation, Relation::kAnothers);
     EXPECT_EQ(First(verdict).cause, "");
   }
-  // Of nobody that is known.
-  const auto stale = told(PutIntoYmm3<0x5678>);
+  // What the register held before it became initial.
+  const auto stale = told(PutOldYmm3);
   EXPECT_EQ(First(stale).law, Law::kModel) << Told(stale);
+  EXPECT_EQ(First(stale).relation, Relation::kStale);
   EXPECT_EQ(First(stale).cause, "avx-initial-under-zmm");
+  // Nobody's that is known.
+  const auto strange = told(PutIntoYmm3<0x5678>);
+  EXPECT_EQ(First(strange).relation, Relation::kInvented) << Told(strange);
+  EXPECT_EQ(First(strange).cause, "");
+  // But a thread's buffer may have an earlier program's.
+  platform_.target = "native";
+  EXPECT_EQ(First(told(PutIntoYmm3<0x5678>)).cause, "avx-initial-under-zmm");
 }
 
 TEST_F(VerdictTest, AnInitialComponentMayBeInUse) {
