@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// docs/oracle-evidence.md and docs/other-tests.md name tests: each must exist.
+// What pages say of other files holds: docs/oracle-evidence.md and docs/other-tests.md name tests
+// that exist, every mutant has its rule there, and soak/README.md explains all that long runs
+// found.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -71,6 +73,18 @@ TEST(Mutants, AreOfRulesThatTheEvidenceHas) {
     EXPECT_NE(page.find("\n| `" + (*i)[1].str() + "` |"), page.npos) << (*i)[1];
   }
   EXPECT_GE(count, 60u);
+}
+
+// Every divergence that was new to a long run is told, with who was wrong.
+TEST(Soak, EachFindingOfTheLedgerIsTold) {
+  const std::string page = ReadAll(FPSWAP_SOURCE_DIR "/soak/README.md");
+  const std::string ledger = ReadAll(FPSWAP_SOURCE_DIR "/soak/ledger.jsonl");
+  static const std::regex kName("\"([0-9a-f]{8}-[a-z][^\"]+)\": [0-9]+");
+  unsigned count = 0;
+  for (std::sregex_iterator i(ledger.begin(), ledger.end(), kName), end; i != end; ++i, ++count) {
+    EXPECT_NE(page.find("`" + (*i)[1].str() + "`"), page.npos) << (*i)[1];
+  }
+  EXPECT_GE(count, 40u);
 }
 
 }  // namespace
