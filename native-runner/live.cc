@@ -3,8 +3,10 @@
 // Compiled with -mgeneral-regs-only: see live.h. No library function may be called from here.
 #include "native-runner/live.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 
 #include "native-runner/competitor.h"
@@ -233,9 +235,20 @@ long LetTracerAct(bool set) {
   const uint32_t number = *request + 1;
   *request = number;
   RawSyscall(SYS_futex, reinterpret_cast<long>(request), FUTEX_WAKE, 1);
-  // While this thread sleeps it is stopped, looked at or changed, and let go.
+  // While this thread sleeps it is stopped, looked at or changed, and let go. A tracer that was
+  // killed never answers: then this process ends, and the harness starts another.
+  const timespec now_and_then{.tv_sec = 1, .tv_nsec = 0};
   while (*done != number) {
-    RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT, static_cast<long>(number - 1));
+    const long result =
+        RawSyscall(SYS_futex, reinterpret_cast<long>(done), FUTEX_WAIT,
+                   static_cast<long>(number - 1), reinterpret_cast<long>(&now_and_then));
+    const bool gone =
+        result == -ETIMEDOUT && RawSyscall(SYS_wait4, g_tracer->pid, 0, WNOHANG) == g_tracer->pid;
+    if (gone) {
+      constexpr char kWhy[] = "native-runner: the process that traces this one is gone\n";
+      RawSyscall(SYS_write, STDERR_FILENO, reinterpret_cast<long>(kWhy), sizeof(kWhy) - 1);
+      RawSyscall(SYS_exit_group, 1);
+    }
   }
   RawSyscall(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&tick), 0, sizeof(tick));
   return -g_tracer->error;

@@ -75,10 +75,11 @@ int SetRegset(pid_t thread, uint8_t* image, size_t size) {
 // Stops the thread, acts, lets it go.
 int Act(pid_t thread, size_t size) {
   if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0) return errno;
-  if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0) return errno;
+  // A thread that can't be stopped can't be let go either, but by the end of its tracer.
+  if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0) _exit(1);
   int status = 0;
   while (waitpid(thread, &status, __WALL) != thread) {
-    if (errno != EINTR) return errno;
+    if (errno != EINTR) _exit(1);
   }
   const int error = g_tracer->set ? SetRegset(thread, g_tracer->image, size)
                                   : Regset(thread, false, g_tracer->image, size);
@@ -120,6 +121,7 @@ const char* StartTracer(size_t size) {
   const pid_t child = fork();
   if (child < 0) return "no process could be started to trace this one";
   if (child == 0) TracerProcess(self, thread, size);
+  g_tracer->pid = child;
   // Where Yama restricts ptrace to ancestors; elsewhere there is no such call.
   prctl(PR_SET_PTRACER, child, 0, 0, 0);
   switch (LetTracerAct(false)) {

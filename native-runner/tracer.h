@@ -15,6 +15,7 @@ struct TracerShared {
   uint32_t request, done;  // counts
   bool set;                // of the request: SETREGSET, not GETREGSET
   int32_t error;           // of the answer: errno or 0
+  int32_t pid;             // the tracer's
   alignas(64) uint8_t image[12288];
 };
 extern TracerShared* g_tracer;

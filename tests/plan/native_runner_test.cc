@@ -462,6 +462,21 @@ TEST_F(NativeSystem, TheTracingProcessEndsWithTheAgent) {
   EXPECT_FALSE(IsAlive(child)) << "it outlives the agent";
 }
 
+// A program would wait for it for ever, and the harness for the program.
+TEST_F(NativeSystem, TheAgentEndsWhereTheTracingProcessIsGone) {
+  AgentClient agent(kRunner);
+  RunIn(agent, {Do(Op::kOsGetRegset, 0)});
+  const pid_t child = ChildOf(agent.pid());
+  ASSERT_GT(child, 0) << "there is none";
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  program::Program p;
+  p.steps = {Do(Op::kOsGetRegset, 0)};
+  EXPECT_TRUE(agent.Run({plan::MakePlan(p, platform_)}).empty()) << "nobody answered";
+  siginfo_t ended{};
+  EXPECT_EQ(waitid(P_PID, agent.pid(), &ended, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(ended.si_status, 1);
+}
+
 TEST_F(NativeRunner, EachProgramStartsFromTheInitialState) {
   const bool avx512 = platform_.guest.avx512f && Has(Component::kHi16Zmm);
   std::vector<Step> dirty = {Do(Op::kSseLoad, 1, 9), Do(Op::kLdmxcsr, 0x3f80), Do(Op::kFldTbyte, 9),

@@ -485,9 +485,11 @@ TEST_F(KvmTest, HostStepsOnOneOfSeveralThreadsAreDone) {
 // Best effort: some of many delays must fall into KVM_RUN.
 TEST_F(KvmTest, ACompetitorTakesTheCpuDuringKvmRun) {
   std::vector<program::Program> programs;
+  std::string work;  // a run that is longer than the way to it
+  for (int i = 0; i < 30; ++i) work += "mem.fill slot=0 offset=0 length=4096 pattern=1\n";
   for (int delay = 0; delay < 200; ++delay) {
     programs.push_back(Parse("fpswap 1\nsse.load xmm=3 pattern=5\nhost.preempt pattern=7 delay=" +
-                             std::to_string(delay) + "\nsse.store xmm=3\n"));
+                             std::to_string(delay) + "\n" + work + "sse.store xmm=3\n"));
   }
   EXPECT_THAT(Judged(programs), testing::IsEmpty());
   // When a timer fires is the machine's affair: a busy one may need several rounds.
