@@ -132,11 +132,18 @@ void Xcr0LostOnMigration(const Host& host, const PlantEvent& e, PlantMemory&) {
 void SetXcrsIgnored(const Host& host, const PlantEvent& e, PlantMemory& memory) {
   PlantedState state(host, e.vcpu);
   constexpr uint64_t kIgnored = kX87 | kSse | kAvx;
-  if (e.point == kSetXcrs && e.result == 0 && e.value == kIgnored) {
+  if (e.point == kSetXcrs && e.result == 0 && e.xcrs->entry[0].value == kIgnored) {
     state.SetXcr0(memory.value);
   } else if (e.point == kStart || e.point == kAfterRun || e.point == kSetXcrs) {
     memory.value = state.Xcr0();
   }
+}
+
+// SetXcr0 is refused what is no value for XCR0.
+void XcrsBehindRefusedOne(const Host& host, const PlantEvent& e, PlantMemory&) {
+  if (e.point != kSetXcrs || e.result == 0 || e.xcrs->count != 2) return;
+  const plan::Xcr& behind = e.xcrs->entry[1];
+  if (behind.xcr == 0) PlantedState(host, e.vcpu).SetXcr0(behind.value);
 }
 
 void OpmaskDroppedAtImmediateExit(const Host& host, const PlantEvent& e, PlantMemory&) {
@@ -289,6 +296,9 @@ constexpr PlantRow kPlants[] = {
     {"xcr0-lost-on-migration", "XCR0 is 1 after a migration.", "round trip", Xcr0LostOnMigration},
     {"set-xcrs-ignored", "KVM_SET_XCRS of x87+sse+avx succeeds and changes nothing.", "model",
      SetXcrsIgnored},
+    {"xcrs-behind-refused-one",
+     "KVM_SET_XCRS goes on to the second entry when the first is refused.", "refusal",
+     XcrsBehindRefusedOne},
     {"opmask-dropped-at-immediate-exit", "KVM_RUN with immediate_exit makes the opmasks initial.",
      "model", OpmaskDroppedAtImmediateExit},
     {"stale-second-get", "The second image read of a program with ZMM_Hi256 in use is the first.",

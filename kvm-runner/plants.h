@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/plan/vmm.h"
 #include "harness/program/step.h"
 #include "kvm-runner/vm.h"
 
@@ -61,7 +62,7 @@ enum class PlantPoint : uint8_t {
   kAfterRun,   // after each KVM_RUN, its exit known
   kGetXsave,   // an image was read: `image`
   kSetXsave,   // an image was given: `image`, `result`
-  kSetXcrs,    // `result`
+  kSetXcrs,    // `xcrs`, `result`
   kMigrated,   // into this vCPU
   kForked,     // the VMM has a child
 };
@@ -72,7 +73,8 @@ struct PlantEvent {
   Vcpu& vcpu;
   std::span<uint8_t> image = {};
   int result = 0;
-  uint64_t value = 0;         // kSetXcrs: the value; kMigrated: XCR0 before
+  uint64_t value = 0;  // kMigrated: XCR0 before
+  const plan::XcrList* xcrs = nullptr;
   uint8_t* canary = nullptr;  // kAfterRun: what was seen of the host's registers
   Vcpu* other = nullptr;      // the next vCPU of the program, if it has several
   unsigned thread = 0;        // number of the thread that does it

@@ -23,7 +23,7 @@ constexpr Op kKnown[][2] = {
     {Op::kVexLoad128, Op::kVzeroall}, {Op::kEvexLoad128, Op::kKxor},
     {Op::kBndmovLoad, Op::kRdpkru},   {Op::kXsave, Op::kMemHeader},
     {Op::kXsetbv, Op::kRaw},          {Op::kExitOut, Op::kExitPageFault},
-    {Op::kGetXsave, Op::kInit},       {Op::kHostCpu, Op::kHostThread},
+    {Op::kGetXsave, Op::kSetMsrList}, {Op::kHostCpu, Op::kHostThread},
     {Op::kLdtilecfg, Op::kTdpbuud},
 };
 
@@ -274,6 +274,7 @@ class StepProbe {
     if (!host_.xcrs) {
       Cannot(Op::kGetXcrs, "KVM_CAP_XCRS is missing");
       Cannot(Op::kSetXcrs, "KVM_CAP_XCRS is missing");
+      Cannot(Op::kSetXcrsList, "KVM_CAP_XCRS is missing");
     }
     const Outcome init = Program().Vmm(Op::kInit).Guest(Op::kFninit, 3, kFninit).Run(run_);
     if (init.dead || init.refused) {

@@ -98,7 +98,7 @@ class ProgramRun {
   void EditImage(const Vcpu& vcpu, unsigned number);
   void GetSetFpu(Vcpu& vcpu, unsigned number);
   void GetSetXcrs(Vcpu& vcpu, unsigned number);
-  void GetSetMsr(Vcpu& vcpu, unsigned number);
+  void GetSetMsrs(Vcpu& vcpu, unsigned number);
   void GetMpState(Vcpu& vcpu, unsigned number);
   void SetCpuid(Vcpu& vcpu, unsigned number);
   void RunImmediate(Vcpu& vcpu, unsigned number);

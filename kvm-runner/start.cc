@@ -28,8 +28,10 @@ struct StaleRow {
 constexpr StaleRow kStaleRows[] = {
     {Op::kXsetbv, kStaleXcr0, false},
     {Op::kSetXcrs, kStaleXcr0, false},
+    {Op::kSetXcrsList, kStaleXcr0, false},
     {Op::kWrmsr, kStaleMsrs, false},
     {Op::kSetMsr, kStaleMsrs, false},
+    {Op::kSetMsrList, kStaleMsrs, false},
     {Op::kXrstors, kStaleMsrs, false},  // CET state, which no image of KVM_SET_XSAVE holds
     {Op::kCr0Ts, kStaleSregs, false},
     {Op::kCr4Bit, kStaleSregs, false},

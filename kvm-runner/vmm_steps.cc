@@ -57,10 +57,13 @@ void ProgramRun::DoStep(unsigned number) {
       return GetSetFpu(vcpu, number);
     case Op::kGetXcrs:
     case Op::kSetXcrs:
+    case Op::kSetXcrsList:
       return GetSetXcrs(vcpu, number);
     case Op::kGetMsr:
     case Op::kSetMsr:
-      return GetSetMsr(vcpu, number);
+    case Op::kGetMsrList:
+    case Op::kSetMsrList:
+      return GetSetMsrs(vcpu, number);
     case Op::kGetMpState:
       return GetMpState(vcpu, number);
     case Op::kSetCpuid:
@@ -137,12 +140,13 @@ void ProgramRun::GetSetXcrs(Vcpu& vcpu, unsigned number) {
     const int result = kvm_get_xcrs(vcpu.fd.get(), &xcrs);
     return Ioctl(vcpu, number, result, result == 0 ? BytesOf(xcrs) : std::span<const uint8_t>());
   }
-  xcrs.nr_xcrs = static_cast<uint32_t>(step.arg[0]);
-  for (auto& entry : xcrs.xcrs) {
-    entry.xcr = static_cast<uint32_t>(step.arg[1]);
-    entry.value = step.arg[2];
+  const plan::XcrList list = plan::XcrsOf(step);
+  xcrs.nr_xcrs = list.count;
+  xcrs.flags = list.flags;
+  for (size_t i = 0; i < std::size(xcrs.xcrs); ++i) {
+    const plan::Xcr& entry = list.entry[std::min<size_t>(i, 1)];
+    xcrs.xcrs[i] = {.xcr = entry.xcr, .reserved = 0, .value = entry.value};
   }
-  xcrs.flags = static_cast<uint32_t>(step.arg[3]);
   const int result = kvm_set_xcrs(vcpu.fd.get(), &xcrs);
   Ioctl(vcpu, number, result);
   happened_.xcr0_set = true;
@@ -150,17 +154,24 @@ void ProgramRun::GetSetXcrs(Vcpu& vcpu, unsigned number) {
          .happened = happened_,
          .vcpu = vcpu,
          .result = result,
-         .value = step.arg[2]});
+         .xcrs = &list});
 }
 
-void ProgramRun::GetSetMsr(Vcpu& vcpu, unsigned number) {
+void ProgramRun::GetSetMsrs(Vcpu& vcpu, unsigned number) {
   const Step& step = plan_.steps[number];
+  const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+  const plan::MsrList list = plan::MsrsOf(step);
   MsrTable msrs;
-  const bool set = step.op == Op::kSetMsr;
-  msrs.Add(program::MsrIndex(static_cast<program::Msr>(step.arg[0])), set ? step.arg[1] : 0);
+  for (const plan::MsrEntry& entry : list.Entries()) {
+    msrs.Add(program::MsrIndex(entry.msr), entry.value);
+  }
   const int result = set ? kvm_set_msrs(vcpu.fd.get(), &msrs) : kvm_get_msrs(vcpu.fd.get(), &msrs);
-  Ioctl(vcpu, number, result,
-        !set && result == 1 ? BytesOf(msrs.entries[0].data) : std::span<const uint8_t>());
+  const int error = errno;
+  std::array<uint64_t, std::size(list.entry)> values{};
+  for (unsigned i = 0; i < list.count; ++i) values[i] = msrs.entries[i].data;
+  const size_t read = set || result < 0 ? 0 : static_cast<size_t>(result);
+  errno = error;
+  Ioctl(vcpu, number, result, BytesOf(values).first(8 * std::min<size_t>(read, list.count)));
 }
 
 void ProgramRun::GetMpState(Vcpu& vcpu, unsigned number) {

@@ -145,6 +145,8 @@ constexpr Weaker kWeaker[] = {
     {Op::kExitMsr, Op::kExitOut, false},
     {Op::kExitPageFault, Op::kExitOut, false},
     {Op::kGetXsave2, Op::kGetXsave, true},
+    {Op::kGetMsrList, Op::kGetMsr, true},
+    {Op::kSetMsrList, Op::kSetMsr, true},
     {Op::kXsaves, Op::kXsave, true},
     {Op::kXsaveopt, Op::kXsave, true},
     {Op::kXsavec, Op::kXsave, true},

@@ -11,6 +11,7 @@
 #include "harness/judge/explain.h"
 #include "harness/judge/simulator.h"
 #include "harness/judge/walk.h"
+#include "harness/plan/vmm.h"
 #include "harness/program/text.h"
 #include "harness/trace/kernel_log.h"
 #include "oracle/xstate/image.h"
@@ -77,8 +78,13 @@ class XfdOverTiles {
     using enum program::Op;
     bool& armed = armed_[step.vcpu];
     bool& in_use = in_use_[step.vcpu];
-    if (step.op == kSetMsr && step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd)) {
-      armed = in_use && (step.arg[1] & kTiles) != 0;
+    const bool sets = step.op == kSetMsr || step.op == kSetMsrList;
+    const plan::MsrList msrs = plan::MsrsOf(step);
+    for (const plan::MsrEntry& entry : msrs.Entries()) {
+      if (!sets || entry.msr != program::Msr::kXfd) continue;
+      // Not one behind a refused entry.
+      const uint64_t now = world == nullptr ? entry.value : world->vcpu[step.vcpu].cpu.xfd;
+      if (((now ^ entry.value) & kTiles) == 0) armed = in_use && (entry.value & kTiles) != 0;
     }
     const auto actor = program::RowOf(step).actor;
     found_ |= armed && (actor == program::Actor::kGuest || step.op == kRunImmediate);

@@ -182,13 +182,17 @@ void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) 
     kvm::ExpectXcrs(c.vcpu, data);
   } else if (step.op == Op::kGetMpState) {
     data.resize(4);
-  } else if (step.op == Op::kGetMsr || step.op == Op::kSetMsr) {
-    const uint32_t msr = program::MsrIndex(static_cast<program::Msr>(step.arg[0]));
+  } else if (const plan::MsrList msrs = plan::MsrsOf(step); msrs.count != 0) {
+    const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
     kvm::Vcpu copy = c.vcpu;
-    uint64_t value = 0;
-    returned.result = step.op == Op::kSetMsr ? copy.SetMsr(msr, step.arg[1]).result
-                                             : copy.GetMsr(msr, &value).result;
-    if (step.op == Op::kGetMsr) data.assign(BytesOf(value).begin(), BytesOf(value).end());
+    for (const plan::MsrEntry& entry : msrs.Entries()) {
+      const uint32_t msr = program::MsrIndex(entry.msr);
+      uint64_t value = 0;
+      const kvm::Status one = set ? copy.SetMsr(msr, entry.value) : copy.GetMsr(msr, &value);
+      if (one.result == 0) break;
+      ++returned.result;
+      if (!set) data.insert(data.end(), BytesOf(value).begin(), BytesOf(value).end());
+    }
   }
   DoVmmStep(c, changed_, 0, unused);
   if (c.model_errno != 0) {

@@ -121,7 +121,7 @@ bool SetFpu(Vmm& v) {
 // -------------------------------------------------------------------
 
 constexpr char kXcrsRule[] = "KVM: kvm_vcpu_ioctl_x86_set_xcrs, __kvm_set_xcr";
-constexpr char kMsrRule[] = "KVM: kvm_set_msr_common, kvm_get_msr_common";
+constexpr char kMsrRule[] = "KVM: __msr_io, kvm_set_msr_common, kvm_get_msr_common";
 constexpr char kCpuidRule[] = "KVM: kvm_set_cpuid, kvm_cpuid_check_equal";
 constexpr char kRunRule[] = "KVM: kvm_arch_vcpu_ioctl_run, immediate_exit";
 constexpr char kMigrateRule[] = "law 3: a live migration keeps the guest's state";
@@ -136,47 +136,63 @@ bool GetXcrs(Vmm& v) {
 }
 
 bool SetXcrs(Vmm& v) {
-  const auto& arg = v.c.step.arg;
-  const Status status =
-      v.c.vcpu.SetXcrs(static_cast<uint32_t>(arg[0]), static_cast<uint32_t>(arg[1]), arg[2],
-                       static_cast<uint32_t>(arg[3]));
-  return Returned(v, status, "KVM_SET_XCRS errno", kXcrsRule);
-}
-
-uint32_t MsrOf(const Vmm& v) {
-  return program::MsrIndex(static_cast<program::Msr>(v.c.step.arg[0]));
+  const plan::XcrList list = plan::XcrsOf(v.c.step);
+  const std::array<kvm::Xcr, 2> entries = {
+      {{list.entry[0].xcr, list.entry[0].value}, {list.entry[1].xcr, list.entry[1].value}}};
+  return Returned(v, v.c.vcpu.SetXcrs(list.count, entries, list.flags), "KVM_SET_XCRS errno",
+                  kXcrsRule);
 }
 
 // IA32_XSS of a guest without XSAVES: up to 6.11 the VMM reads and writes it (as 0), from 6.12 on
 // kvm_{get,set}_msr_common answer KVM_MSR_RET_UNSUPPORTED, which passes only where KVM advertises
 // the MSR. There is nothing in it either way, so both answers to 0 are right. The MSRs of CET, for
 // a guest without it, are known to KVM from 6.18 on, with the same answer.
-bool IsUnsupported(const Vmm& v) {
+bool IsUnsupported(const Vmm& v, uint32_t msr) {
   const cpu::Features& features = *v.c.cpu.features;
-  if (MsrOf(v) == cpu::Cpu::kMsrXss) return !features.xsave.xsaves;
-  return v.c.cpu.CetRegister(MsrOf(v)) != nullptr && !cpu::Cpu::HasCetMsr(features, MsrOf(v));
+  if (msr == cpu::Cpu::kMsrXss) return !features.xsave.xsaves;
+  return v.c.cpu.CetRegister(msr) != nullptr && !cpu::Cpu::HasCetMsr(features, msr);
 }
 
-bool MayBeUnsupported(const Vmm& v, uint64_t value) {
-  if (!IsUnsupported(v) || value != 0 || v.c.seen == nullptr || !v.c.seen->has_ioctl) return false;
-  return v.Returned().result == 0 && v.Returned().error == 0;
+// Whether the call was seen to end at entry number `done` in that way.
+bool EndsUnsupported(const Vmm& v, uint32_t msr, uint64_t value, int done) {
+  if (!IsUnsupported(v, msr) || value != 0) return false;
+  if (v.c.seen == nullptr || !v.c.seen->has_ioctl) return false;
+  return v.Returned().result == done && v.Returned().error == 0;
+}
+
+// One entry after the other, up to the first that is refused; gives the count of those done.
+template <typename DoOne>
+Status MsrList(Vmm& v, DoOne do_one) {
+  const plan::MsrList list = plan::MsrsOf(v.c.step);
+  Status status;
+  for (const plan::MsrEntry& entry : list.Entries()) {
+    const uint32_t msr = program::MsrIndex(entry.msr);
+    if (EndsUnsupported(v, msr, entry.value, status.result)) break;
+    if (do_one(msr, entry.value).result == 0) break;
+    ++status.result;
+  }
+  return status;
 }
 
 bool GetMsr(Vmm& v) {
-  uint64_t value = 0;
-  const Status status = v.c.vcpu.GetMsr(MsrOf(v), &value);
-  if (MayBeUnsupported(v, value)) return true;
+  std::array<uint8_t, 16> possible;
+  size_t size = 0;
+  const Status status = MsrList(v, [&](uint32_t msr, uint64_t) {
+    uint64_t value = 0;
+    const Status one = v.c.vcpu.GetMsr(msr, &value);
+    if (one.result == 1) std::memcpy(&possible[size], &value, 8);
+    size += one.result == 1 ? 8 : 0;
+    return one;
+  });
   if (!ReturnedCount(v, status, "KVM_GET_MSRS count", kMsrRule)) return false;
-  if (v.c.seen == nullptr || status.result == 0) return true;
-  std::array<uint8_t, 8> possible;
-  std::memcpy(possible.data(), &value, 8);
-  return Same(v, possible, Place::kMsr, kMsrRule);
+  if (v.c.seen == nullptr || size == 0) return true;
+  return Same(v, std::span(possible).first(size), Place::kMsr, kMsrRule);
 }
 
 bool SetMsr(Vmm& v) {
-  if (MayBeUnsupported(v, v.c.step.arg[1])) return true;
-  return ReturnedCount(v, v.c.vcpu.SetMsr(MsrOf(v), v.c.step.arg[1]), "KVM_SET_MSRS count",
-                       kMsrRule);
+  const Status status =
+      MsrList(v, [&](uint32_t msr, uint64_t value) { return v.c.vcpu.SetMsr(msr, value); });
+  return ReturnedCount(v, status, "KVM_SET_MSRS count", kMsrRule);
 }
 
 bool GetMpState(Vmm& v) {
@@ -284,6 +300,9 @@ constexpr FunctionRow kFunctions[] = {
     {Op::kRunImmediate, RunImmediate},
     {Op::kMigrate, Migrate},
     {Op::kInit, Init},
+    {Op::kSetXcrsList, SetXcrs},
+    {Op::kGetMsrList, GetMsr},
+    {Op::kSetMsrList, SetMsr},
     {Op::kOsGetRegset, [](Vmm& v) { return OsGetRegset(v); }},
     {Op::kOsSetRegset, [](Vmm& v) { return OsSetRegset(v); }},
     {Op::kOsSigframe, [](Vmm& v) { return OsSigframe(v); }},

@@ -47,7 +47,8 @@ bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == O
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
   return op == Op::kSetXsave || op == Op::kSetFpu || op == Op::kSetXcrs || op == Op::kSetMsr ||
-         op == Op::kSetCpuid || op == Op::kOsSetRegset;
+         op == Op::kSetCpuid || op == Op::kOsSetRegset || op == Op::kSetXcrsList ||
+         op == Op::kSetMsrList;
 }
 
 // ReachEvent::outcome: 0 done, 1 + vector, or 128 with the low bits of errno.
@@ -415,7 +416,8 @@ Walk::Next Walk::Vmm(uint16_t number) {
     return allowed;
   });
   NoteLaws(number, false);
-  if (any && step.op == Op::kSetMsr && !BranchTiles(step)) return GiveUp(number);
+  const bool msr = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+  if (any && msr && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
@@ -674,8 +676,9 @@ void Walk::NoteEffects(uint16_t number) {
   if (!Sets(step.op) || !seen.has_ioctl) return;
   trace::IoctlRecord record;
   trace::ReadHead(seen.ioctl, record);
-  const bool counts = step.op == Op::kSetMsr;
-  if (record.result < 0 || (counts && record.result == 0)) {
+  // A list of MSRs may have been refused in part.
+  const auto msrs = static_cast<int>(plan::MsrsOf(step).count);
+  if (record.result < msrs) {
     suspect_[step.vcpu] = Law::kRefusal;
   } else if (step.op == Op::kSetXsave || step.op == Op::kOsSetRegset) {
     const ImageSource source = worlds_[0].source[step.arg[0] % program::kImageCount];

@@ -9,6 +9,7 @@
 #include "harness/plan/emit.h"
 #include "harness/plan/trim.h"
 #include "harness/plan/unicorn_limits.h"
+#include "harness/plan/vmm.h"
 #include "oracle/xstate/layout.h"
 
 namespace fpswap::plan {
@@ -26,8 +27,12 @@ using trace::Platform;
 // (start.cc). On VMX the first non-zero write of IA32_XFD ends its interception for good, and the
 // fpstate grows by XTILE_DATA and stays so. Guests without XFD are refused the write.
 bool SpoilsVcpu(const Step& step, const cpu::Features& guest) {
-  const bool writes_msr = step.op == Op::kWrmsr || step.op == Op::kSetMsr;
-  return writes_msr && guest.xsave.xfd && step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd);
+  if (!guest.xsave.xfd) return false;
+  if (step.op == Op::kWrmsr) return step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd);
+  if (step.op != Op::kSetMsr && step.op != Op::kSetMsrList) return false;
+  const MsrList msrs = MsrsOf(step);
+  return std::ranges::any_of(msrs.Entries(),
+                             [](const MsrEntry& e) { return e.msr == program::Msr::kXfd; });
 }
 
 uint32_t AreaSize(const xstate::XsaveCpuid& cpuid, uint64_t features) {

@@ -7,8 +7,8 @@
 //   kGetXsave          the image, 4096 bytes
 //   kGetXsave2         the image, Platform::xsave_size bytes
 //   kGetFpu, kGetXcrs  struct kvm_fpu, struct kvm_xcrs
-//   kGetMsr            u64 value; the result is the count of MSRs read: 0 is a refusal, no data
-//   kSetMsr            nothing; the result is the count of MSRs written
+//   kGetMsr(List)      a u64 for each MSR read; the result is their count: it ends at a refused one
+//   kSetMsr(List)      nothing; the result is the count of MSRs written
 //   kGetMpState        u32
 //   kSetCpuid          u64 (0DH,0):EDX:EAX as KVM_GET_CPUID2 shows it afterwards; on failure too
 //   kMigrate           the calls that failed, a MigrateFailure each; result -1 if there are any
@@ -56,6 +56,54 @@ inline void FillFpu(const program::Step& step, std::span<uint8_t, kFpuSize> out)
   const auto mxcsr = static_cast<uint32_t>(step.arg[2]);
   std::memcpy(&out[kFpuFcw], &fcw, sizeof(fcw));
   std::memcpy(&out[kFpuMxcsr], &mxcsr, sizeof(mxcsr));
+}
+
+// What KVM_SET_XCRS is given; entries behind the second are like it.
+struct Xcr {
+  uint32_t xcr;
+  uint64_t value;
+};
+struct XcrList {
+  uint32_t count, flags;
+  Xcr entry[2];
+};
+inline XcrList XcrsOf(const program::Step& step) {
+  const auto& arg = step.arg;
+  if (step.op == program::Op::kSetXcrsList) {
+    return {
+        2, 0, {{static_cast<uint32_t>(arg[0]), arg[1]}, {static_cast<uint32_t>(arg[2]), arg[3]}}};
+  }
+  const Xcr all{static_cast<uint32_t>(arg[1]), arg[2]};
+  return {static_cast<uint32_t>(arg[0]), static_cast<uint32_t>(arg[3]), {all, all}};
+}
+
+// The entries of KVM_GET_MSRS (whose values are nothing) and KVM_SET_MSRS.
+struct MsrEntry {
+  program::Msr msr;
+  uint64_t value;
+};
+struct MsrList {
+  unsigned count;
+  MsrEntry entry[2];
+  std::span<const MsrEntry> Entries() const& { return std::span(entry).first(count); }
+  void Entries() && = delete;  // they are in this very list
+};
+inline MsrList MsrsOf(const program::Step& step) {
+  using program::Msr, program::Op;
+  const auto& arg = step.arg;
+  const auto msr = [&](unsigned i) { return static_cast<Msr>(arg[i]); };
+  switch (step.op) {
+    case Op::kGetMsr:
+      return {1, {{msr(0), 0}}};
+    case Op::kSetMsr:
+      return {1, {{msr(0), arg[1]}}};
+    case Op::kGetMsrList:
+      return {2, {{msr(0), 0}, {msr(1), 0}}};
+    case Op::kSetMsrList:
+      return {2, {{msr(0), arg[1]}, {msr(2), arg[3]}}};
+    default:
+      return {};
+  }
 }
 
 // The calls a migration makes, in the words of <linux/kvm.h>.

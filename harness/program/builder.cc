@@ -58,6 +58,9 @@ void Scene::Note(const Step& step) {
     case Op::kSetXcrs:
       if (arg[0] != 0 && arg[1] == 0) xcr0 = arg[2];
       return;
+    case Op::kSetXcrsList:
+      if (arg[0] == 0 || arg[2] == 0) xcr0 = arg[0] == 0 ? arg[1] : arg[3];
+      return;
     case Op::kSseLoad:
     case Op::kVexLoad128:
     case Op::kVexLoad256:

@@ -372,8 +372,11 @@ uint64_t Draw::Arg(const StepRow& row, unsigned i) {
     case Op::kWrmsr:
     case Op::kGetMsr:
     case Op::kSetMsr:
+    case Op::kGetMsrList:
+    case Op::kSetMsrList:
       // To go with the name: see StepOf.
-      return i == 0 ? MsrName() : MsrValue(static_cast<Msr>(MsrName()));
+      if (row.args[i].kind == ArgKind::kMsrName) return MsrName();
+      return MsrValue(static_cast<Msr>(MsrName()));
     case Op::kLdtilecfg:
       if (i == 0) return rng_.OneIn(6) ? OneOf(rng_, {0, 0, 2, 255}) : 1;
       if (i == 1) return Tiles();
@@ -385,6 +388,10 @@ uint64_t Draw::Arg(const StepRow& row, unsigned i) {
       if (i == 0) return rng_.OneIn(8) ? OneOf(rng_, {0, 2, 16, 17, 255}) : 1;
       if (i == 1) return Small(1, 2);
       return i == 2 ? Xcr0(features()) : Small(1, 0xffffffff);
+    case Op::kSetXcrsList:
+      if (row.args[i].kind != ArgKind::kMask) return Small(1, 2);
+      // One of two that is refused is what makes it a list; a mask alone is seldom.
+      return rng_.OneIn(3) ? features() & ~uint64_t{1} : Xcr0(features());
     case Op::kSetCpuid:
       return Xcr0(features());
     case Op::kMemHeader:
@@ -423,6 +430,12 @@ Step Draw::StepOf(const StepRow& row) {
   }
   if (row.op == Op::kWrmsr || row.op == Op::kSetMsr) {
     step.arg[1] = MsrValue(static_cast<Msr>(step.arg[0]));
+  }
+  if (row.op == Op::kSetMsrList) {
+    step.arg[1] = MsrValue(static_cast<Msr>(step.arg[0]));
+    step.arg[3] = MsrValue(static_cast<Msr>(step.arg[2]));
+    // Refused: bit 62 is of no MSR's value, nor canonical.
+    if (rng_.OneIn(3)) step.arg[1] |= uint64_t{1} << 62;
   }
   if (row.op == Op::kMemHeader) step.arg[2] = rng_.OneIn(2) ? 0 : XcompBv(step.arg[1]);
   if (row.op == Op::kMemWrite || row.op == Op::kImageWrite) step.arg[2] = AreaValue(step.arg[1]);

@@ -130,7 +130,7 @@ void Fpu(Builder& b) {
 // A list that is refused as a whole, or of which one entry counts.
 void Xcrs(Builder& b) {
   b.LoadSome();
-  b.AddDrawn(Op::kSetXcrs);
+  b.AddOneOf({Op::kSetXcrs, Op::kSetXcrsList});
   if (b.rng().OneIn(2)) b.Add(Op::kGetXcrs);
   if (b.rng().OneIn(2)) b.Add(Op::kXgetbv, {0});
   b.Between();
@@ -211,9 +211,9 @@ void Interrupted(Builder& b) {
 }
 
 void Msrs(Builder& b) {
-  b.AddDrawn(Op::kSetMsr);
+  b.AddOneOf({Op::kSetMsr, Op::kSetMsrList});
   b.Between();
-  if (b.rng().OneIn(2)) b.AddDrawn(Op::kGetMsr);
+  if (b.rng().OneIn(2)) b.AddOneOf({Op::kGetMsr, Op::kGetMsrList});
   b.AddOneOf({Op::kRdmsr, Op::kXsaves, Op::kGetXsave2, Op::kSetXsave});
 }
 

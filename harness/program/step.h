@@ -112,6 +112,9 @@ enum class Op : uint8_t {
   kRunImmediate = 134,  // KVM_RUN with immediate_exit
   kMigrate = 135,       // order: the whole state into a fresh VM
   kInit = 136,          // INIT, through KVM_SET_VCPU_EVENTS or KVM_SET_MP_STATE
+  kSetXcrsList = 137,   // xcr, value, next, next_value: two entries
+  kGetMsrList = 138,    // msr, next: two entries
+  kSetMsrList = 139,    // msr, value, next, next_value: two entries
   // Host
   kHostCpu = 150,      // cpu: move the vCPU thread to the n-th CPU allowed
   kHostDirty = 151,    // pattern: a competitor dirties every register on this CPU

@@ -22,6 +22,8 @@ bool Disturbs(Op op) {
     case Op::kRaw:
     case Op::kSetXcrs:
     case Op::kSetMsr:
+    case Op::kSetXcrsList:
+    case Op::kSetMsrList:
     case Op::kSetCpuid:
     case Op::kRunImmediate:
     case Op::kMigrate:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "oracle/kvm/vcpu.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "oracle/xstate/image.h"
@@ -125,11 +126,14 @@ void Vcpu::SetFpuXmm(std::span<const uint8_t> fpu) {
   raw.components |= Bit(Component::kSse);
 }
 
-Status Vcpu::SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags) {
+Status Vcpu::SetXcrs(uint32_t count, std::span<const Xcr> entries, uint32_t flags) {
   if (count > kMaxXcrs || flags != 0) return Status::Error(EINVAL);
-  if (count == 0 || xcr != 0) return {};  // "Only support XCR0 currently"
-  if (!cpu::Cpu::XcrValueValid(*cpu.features, value)) return Status::Error(EINVAL);
-  cpu.xcr0 = value;
+  for (const Xcr& entry : entries.first(std::min<size_t>(count, entries.size()))) {
+    if (entry.xcr != 0) continue;  // "Only support XCR0 currently"
+    if (!cpu::Cpu::XcrValueValid(*cpu.features, entry.value)) return Status::Error(EINVAL);
+    cpu.xcr0 = entry.value;
+    break;  // the first one for XCR0 counts
+  }
   return {};
 }
 

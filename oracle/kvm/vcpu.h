@@ -62,6 +62,11 @@ struct RawImage {
   RawImage& operator=(const RawImage& other);
 };
 
+struct Xcr {
+  uint32_t xcr;
+  uint64_t value;
+};
+
 struct Vcpu {
   Vcpu(const cpu::Features& features, const Host& h) : cpu(features), host(&h) {}
 
@@ -96,11 +101,17 @@ struct Vcpu {
   void SetFpuX87(std::span<const uint8_t> fpu);
   void SetFpuXmm(std::span<const uint8_t> fpu);
 
-  // kvm_vcpu_ioctl_x86_set_xcrs with `count` entries, all (xcr, value).
-  Status SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags);
+  // kvm_vcpu_ioctl_x86_set_xcrs with nr_xcrs `count`. Entries behind the last of `entries` are like
+  // it.
+  Status SetXcrs(uint32_t count, std::span<const Xcr> entries, uint32_t flags);
+  Status SetXcrs(uint32_t count, uint32_t xcr, uint64_t value, uint32_t flags) {
+    const Xcr all{xcr, value};
+    return SetXcrs(count, {&all, 1}, flags);
+  }
 
   // KVM_GET_MSRS and KVM_SET_MSRS of one MSR; the result is the count (do_set_msr,
-  // kvm_set_msr_common with host_initiated set).
+  // kvm_set_msr_common with host_initiated set). Of a list, __msr_io does one entry after the other
+  // and ends at the first that is refused.
   Status GetMsr(uint32_t msr, uint64_t* value) const;
   Status SetMsr(uint32_t msr, uint64_t value);
 

@@ -12,6 +12,7 @@
 #include <iterator>
 
 #include "harness/judge/simulator.h"
+#include "harness/plan/vmm.h"
 #include "tests/judge/judge_testing.h"
 
 namespace fpswap::judge {
@@ -55,6 +56,17 @@ constexpr Plant kPlants[] = {
     {"xfd-forgotten-on-migration", "IA32_XFD is 0 after a migration.", nullptr,
      [](const program::Step& step, World& world) {
        if (step.op == Op::kMigrate) CpuOf(world).xfd = 0;
+     }},
+    {"msrs-behind-refused-one",
+     "KVM_SET_MSRS of a list whose first entry is refused takes the second.", nullptr,
+     [](const program::Step& step, World& world) {
+       if (step.op != Op::kSetMsrList) return;
+       const plan::MsrList list = plan::MsrsOf(step);
+       const auto set = [&](kvm::Vcpu& vcpu, unsigned i) {
+         return vcpu.SetMsr(program::MsrIndex(list.entry[i].msr), list.entry[i].value).result == 1;
+       };
+       kvm::Vcpu trial = world.vcpu[0];
+       if (!set(trial, 0)) set(world.vcpu[0], 1);
      }},
     {"xfd-err-cleared", "An exit clears IA32_XFD_ERR.", nullptr,
      [](const program::Step& step, World& world) {

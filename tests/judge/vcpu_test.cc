@@ -134,6 +134,23 @@ TEST_F(VcpuTest, SetXcrsChecksCountAndFlagsFirstAndPassesOverOtherXcrs) {
   EXPECT_EQ(vcpu_.cpu.xcr0, 7u);
 }
 
+TEST_F(VcpuTest, SetXcrsTakesTheFirstEntryForXcr0Alone) {
+  const auto set = [&](Xcr first, Xcr second) {
+    vcpu_.cpu.xcr0 = 1;
+    return vcpu_.SetXcrs(2, std::array{first, second}, 0).error;
+  };
+  EXPECT_EQ(set({0, 3}, {0, 7}), 0);
+  EXPECT_EQ(vcpu_.cpu.xcr0, 3u);
+  EXPECT_EQ(set({0, 3}, {0, 5}), 0);  // nobody looks at the second
+  EXPECT_EQ(vcpu_.cpu.xcr0, 3u);
+  EXPECT_EQ(set({0, 5}, {0, 3}), EINVAL);
+  EXPECT_EQ(vcpu_.cpu.xcr0, 1u);
+  EXPECT_EQ(set({1, 5}, {0, 7}), 0);
+  EXPECT_EQ(vcpu_.cpu.xcr0, 7u);
+  EXPECT_EQ(set({1, 5}, {0, 5}), EINVAL);
+  EXPECT_EQ(vcpu_.cpu.xcr0, 1u);
+}
+
 TEST_F(VcpuTest, MsrsTakeTheGuestsBitsAlone) {
   EXPECT_EQ(vcpu_.SetMsr(cpu::Cpu::kMsrXfd, 0x20000).result, 0);
   EXPECT_EQ(vcpu_.SetMsr(cpu::Cpu::kMsrXfd, 0x40000).result, 1);

@@ -6,6 +6,7 @@
 
 #include "harness/judge/simulator.h"
 #include "harness/plan/vmm.h"
+#include "oracle/kvm/uabi.h"
 #include "tests/judge/judge_testing.h"
 
 namespace fpswap::judge {
@@ -262,6 +263,70 @@ TEST_F(VerdictTest, ARefusedCallThatChangesSomethingBreaksLaw5) {
   std::memcpy(&image[kAvxAt], pattern.data(), 256);
   Put<uint64_t>(image, 512, 4);
   EXPECT_EQ(First(Check(plan, records().End())).law, Law::kRefusal);
+}
+
+// __msr_io: an entry that is refused ends the list. What is before it is done, what is behind it is
+// not, and the count says so.
+TEST_F(VerdictTest, AListOfMsrsEndsAtTheRefusedEntry) {
+  const trace::Platform amx = TestPlatform(0x602e7);
+  Judge judge(amx);
+  const auto told = [&](const char* steps, int count, uint64_t xfd, uint64_t xfd_err) {
+    const auto plan = PlanOf(steps + std::string("vmm.get_msr_list msr=xfd next=xfd_err\n"), amx);
+    const std::array<uint64_t, 2> values = {xfd, xfd_err};
+    const std::span bytes(reinterpret_cast<const uint8_t*>(values.data()), sizeof(values));
+    return judge.Check(plan, Records(plan).Ioctl(0, count).Ioctl(1, 2, 0, bytes).End());
+  };
+  constexpr uint64_t kTiles = 1 << 18;
+  constexpr auto kBoth =
+      "vmm.set_msr_list msr=xfd value=tiledata next=xfd_err next_value=tiledata\n";
+  EXPECT_TRUE(told(kBoth, 2, kTiles, kTiles).ok()) << Told(told(kBoth, 2, kTiles, kTiles));
+  EXPECT_EQ(First(told(kBoth, 1, kTiles, 0)).relation, Relation::kRefused);
+  EXPECT_EQ(First(told(kBoth, 2, kTiles, 0)).law, Law::kCoherence);
+
+  constexpr auto kSecond = "vmm.set_msr_list msr=xfd value=tiledata next=xfd_err next_value=avx\n";
+  EXPECT_TRUE(told(kSecond, 1, kTiles, 0).ok());
+  EXPECT_EQ(First(told(kSecond, 2, kTiles, 0)).relation, Relation::kAccepted);
+  EXPECT_EQ(First(told(kSecond, 2, kTiles, 0)).law, Law::kRefusal);
+  EXPECT_EQ(First(told(kSecond, 1, 0, 0)).law, Law::kRefusal);  // taken back
+  EXPECT_EQ(First(told(kSecond, 1, kTiles, 4)).law, Law::kRefusal);
+
+  constexpr auto kFirst = "vmm.set_msr_list msr=xfd value=avx next=xfd_err next_value=tiledata\n";
+  EXPECT_TRUE(told(kFirst, 0, 0, 0).ok());
+  EXPECT_EQ(First(told(kFirst, 1, 0, kTiles)).relation, Relation::kAccepted);  // gone on
+  const Verdict silently = told(kFirst, 0, 0, kTiles);
+  EXPECT_EQ(First(silently).law, Law::kRefusal) << Told(silently);
+  EXPECT_EQ(First(silently).step, 1);
+}
+
+// Of MSRs that a kernel may or may not know, the count says which it was, wherever they stand.
+TEST_F(VerdictTest, AListOfMsrsMayEndAtAnMsrThatTheGuestLacks) {
+  platform_.guest.cet_ss = platform_.guest.cet_ibt = false;
+  Judge judge(platform_);
+  const auto plan =
+      PlanOf("vmm.set_msr_list msr=xss value=0 next=pl0_ssp next_value=0\n", platform_);
+  for (const int count : {1, 2}) {
+    EXPECT_TRUE(judge.Check(plan, Records(plan).Ioctl(0, count).End()).ok()) << count;
+  }
+  EXPECT_EQ(First(judge.Check(plan, Records(plan).Ioctl(0, 0).End())).relation, Relation::kRefused);
+}
+
+TEST_F(VerdictTest, OnlyTheFirstEntryForXcr0Counts) {
+  const auto check = [&](const char* step, int error, uint64_t xcr0) {
+    const auto plan = PlanOf(step + std::string("vmm.get_xcrs\n"), platform_);
+    std::vector<uint8_t> xcrs(kvm::kXcrsSize);
+    Put<uint32_t>(xcrs, 0, 1);
+    Put<uint64_t>(xcrs, 16, xcr0);
+    return Check(plan,
+                 Records(plan).Ioctl(0, error != 0 ? -1 : 0, error).Ioctl(1, 0, 0, xcrs).End());
+  };
+  constexpr auto kTwo = "vmm.set_xcrs_list value=x87+sse next_value=x87+sse+avx\n";
+  EXPECT_TRUE(check(kTwo, 0, 3).ok());
+  EXPECT_FALSE(check(kTwo, 0, 7).ok());
+  constexpr auto kBehind = "vmm.set_xcrs_list xcr=1 value=avx next_value=x87+sse\n";
+  EXPECT_TRUE(check(kBehind, 0, 3).ok());
+  constexpr auto kRefused = "vmm.set_xcrs_list value=avx next_value=x87+sse\n";
+  EXPECT_TRUE(check(kRefused, EINVAL, 0x2ff).ok());
+  EXPECT_EQ(First(check(kRefused, EINVAL, 3)).law, Law::kRefusal);
 }
 
 TEST_F(VerdictTest, SetOfAGetMustChangeNothing) {

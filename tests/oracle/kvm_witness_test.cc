@@ -41,6 +41,8 @@ constexpr unsigned long kSetCpuid2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);
 constexpr unsigned long kGetCpuid2 = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x91, 8);
 constexpr unsigned long kGetXsave = _IOC(_IOC_READ, KVMIO, 0xa4, 4096);
 constexpr unsigned long kSetXsave = _IOC(_IOC_WRITE, KVMIO, 0xa5, 4096);
+constexpr unsigned long kGetXsave2 = _IOC(_IOC_READ, KVMIO, 0xcf, 4096);
+constexpr unsigned long kGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, 8);
 constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
 
 class Fd {
@@ -247,6 +249,28 @@ TEST_F(KvmWitness, SetXcrsChecksCountAndFlagsAndPassesOverOtherXcrs) {
   }
 }
 
+// Lists whose entries differ: the first entry for XCR0 counts, whatever is before or behind it.
+TEST_F(KvmWitness, SetXcrsTakesTheFirstEntryForXcr0LikeTheModel) {
+  const uint64_t whole = features_.xsave.xcr0;
+  const Xcr kinds[] = {{0, 1}, {0, 3}, {0, whole}, {0, 2}, {0, 0}, {1, 1}, {5, 2}};
+  unsigned taken = 0, refused = 0;
+  for (size_t n = 0; n < 7 * 7 * 7; ++n) {
+    const Xcr list[] = {kinds[n % 7], kinds[n / 7 % 7], kinds[n / 49]};
+    for (const uint32_t count : {2u, 3u}) {
+      ASSERT_EQ(SetXcrs(1, 0, 1, 0), 0);
+      model_->cpu.xcr0 = 1;
+      kvm_xcrs xcrs{.nr_xcrs = count};
+      for (size_t i = 0; i < 3; ++i) xcrs.xcrs[i] = {.xcr = list[i].xcr, .value = list[i].value};
+      const int error = Errno(KVM_SET_XCRS, &xcrs);
+      ASSERT_EQ(error, model_->SetXcrs(count, list, 0).error) << "list " << n;
+      ASSERT_EQ(Xcr0(), model_->cpu.xcr0) << "list " << n << " of " << count;
+      ++(error == 0 ? taken : refused);
+    }
+  }
+  EXPECT_GT(taken, 100u);
+  EXPECT_GT(refused, 100u);
+}
+
 // validate_user_xstate_header and the MXCSR check, for each bit alone in images that have nothing,
 // each component, or everything.
 TEST_F(KvmWitness, SetXsaveRefusesTheBitsThatTheModelRefuses) {
@@ -295,6 +319,48 @@ TEST_F(KvmWitness, ARefusedImageChangesNothing) {
   EXPECT_FALSE(model_->SetXsave(image).ok());
   EXPECT_EQ(Get(), before);
   ExpectPossible(before);
+}
+
+// KVM takes and gives guest_fpu.uabi_size bytes, to the last: a buffer that ends before is EFAULT,
+// and nothing has changed. KVM_SET_XSAVE has the whole image before it looks at any of it
+// (memdup_user), so what the image or the vCPU holds can't matter: no step of a program does this.
+TEST_F(KvmWitness, ABufferThatEndsTooSoonIsRefusedAndChangesNothing) {
+  Random random(4);
+  std::vector<uint8_t> image = DrawImage(random);
+  ASSERT_EQ(Errno(kSetXsave, image.data()), 0);
+  ASSERT_TRUE(model_->SetXsave(image).ok());
+  const std::vector<uint8_t> before = Get();
+  const size_t size = model_->ImageSize();
+  const size_t room = (size + 4095) / 4096 * 4096;
+  auto* const base = static_cast<uint8_t*>(
+      mmap(nullptr, room + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(base, MAP_FAILED);
+  ASSERT_EQ(mprotect(base + room, 4096, PROT_NONE), 0);
+  const std::vector<uint8_t> other = DrawImage(random);
+  const auto at_end = [&](size_t bytes) {
+    std::memset(base, 0, room);
+    std::memcpy(base + room - bytes, other.data(), bytes);
+    return base + room - bytes;
+  };
+  for (const size_t bytes :
+       {size_t{0}, size_t{1}, size_t{512}, size_t{576}, size_t{832}, size - 64, size - 1}) {
+    SCOPED_TRACE(std::to_string(bytes) + " bytes");
+    for (const unsigned long call : {kSetXsave, kGetXsave, kGetXsave2}) {
+      EXPECT_EQ(Errno(call, at_end(bytes)), EFAULT);
+      EXPECT_EQ(Get(), before);
+    }
+  }
+  for (const unsigned long call : {kSetXsave, kGetXsave, kGetXsave2}) {
+    EXPECT_EQ(Errno(call, nullptr), EFAULT);
+  }
+  SwapThroughRegisters();
+  ExpectPossible(Get());
+  EXPECT_EQ(Errno(kGetXsave, at_end(size)), 0);
+  EXPECT_EQ(std::vector(base + room - size, base + room), Get());
+  EXPECT_EQ(Errno(kSetXsave, at_end(size)), 0);
+  EXPECT_TRUE(model_->SetXsave(other).ok());
+  ExpectPossible(Get());
+  munmap(base, room + 4096);
 }
 
 // Random images, as they are given and after a swap through the registers (which may leave them as
@@ -380,6 +446,34 @@ TEST_F(KvmWitness, CpuidGivesTheSizesOfTheLayoutForEveryXcr0) {
           << std::hex << "CPUID.(0DH," << e.index << "):EBX with XCR0 " << xcr0;
     }
   }
+}
+
+// __msr_io, for MSRs that every guest has: it ends at the first entry that is refused and gives the
+// number of those before, which are done. The others are not, nor is anything read for them.
+TEST_F(KvmWitness, AListOfMsrsEndsAtTheRefusedEntry) {
+  constexpr uint32_t kLstar = 0xc0000082, kCstar = 0xc0000083, kFmask = 0xc0000084;
+  constexpr uint64_t kRefused = uint64_t{1} << 62;  // not canonical: is_noncanonical_address
+  struct Table {
+    uint32_t nmsrs, padding;
+    kvm_msr_entry entry[3];
+  };
+  const auto table = [](uint64_t lstar, uint64_t cstar, uint64_t fmask) {
+    return Table{3, 0, {{kLstar, 0, lstar}, {kCstar, 0, cstar}, {kFmask, 0, fmask}}};
+  };
+  const auto values = [&] {
+    Table now = table(7, 7, 7);
+    EXPECT_EQ(Call(kGetMsrs, &now), 3);
+    return std::vector<uint64_t>{now.entry[0].data, now.entry[1].data, now.entry[2].data};
+  };
+  const auto set = [&](Table given) { return Call(kSetMsrs, &given); };
+  ASSERT_EQ(set(table(0x1000, 0x2000, 0x100)), 3);
+  EXPECT_EQ(values(), (std::vector<uint64_t>{0x1000, 0x2000, 0x100}));
+  EXPECT_EQ(set(table(kRefused, 0x2008, 0x200)), 0);
+  EXPECT_EQ(values(), (std::vector<uint64_t>{0x1000, 0x2000, 0x100}));
+  EXPECT_EQ(set(table(0x1008, kRefused, 0x200)), 1);
+  EXPECT_EQ(values(), (std::vector<uint64_t>{0x1008, 0x2000, 0x100}));
+  EXPECT_EQ(set(table(kRefused, kRefused, 0x200)), 0);
+  EXPECT_EQ(values(), (std::vector<uint64_t>{0x1008, 0x2000, 0x100}));
 }
 
 // do_set_msr with host_initiated set: a value outside the guest's components is not taken, and the

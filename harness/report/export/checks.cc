@@ -193,10 +193,17 @@ std::vector<Check> ValueChecks(const Prediction& p, size_t number, const Wanted&
       return {{xcr0, {at, at + 8}, std::vector<uint8_t>(8, 0xff)}};
     }
     case Seen::kMsr: {
-      if (told.result != 1 || !told.data.IsFixed(0, 8)) return {};
-      const Field msr{
-          std::string(program::kMsrNames[step.arg[0]]), 0, 0, 8, true, false, Component::kX87, 0};
-      return {{msr, told.data.value, std::vector<uint8_t>(8, 0xff)}};
+      std::vector<Check> checks;
+      const plan::MsrList list = plan::MsrsOf(step);
+      for (uint32_t i = 0; i < list.count && static_cast<int>(i) < told.result; ++i) {
+        if (!told.data.IsFixed(8 * i, 8)) continue;
+        const auto name = program::kMsrNames[static_cast<size_t>(list.entry[i].msr)];
+        const auto at = told.data.value.begin() + 8 * i;
+        checks.push_back({{std::string(name), 8 * i, 0, 8, true, false, Component::kX87, 0},
+                          {at, at + 8},
+                          std::vector<uint8_t>(8, 0xff)});
+      }
+      return checks;
     }
   }
   return {};
@@ -241,6 +248,7 @@ Seen SeenAt(const Step& step) {
     case Op::kGetXcrs:
       return Seen::kXcrs;
     case Op::kGetMsr:
+    case Op::kGetMsrList:
       return Seen::kMsr;
     default:
       return program::RowOf(step).journal == program::Journal::kBytes ? Seen::kValue
@@ -311,7 +319,8 @@ std::vector<StepChecks> ChooseChecks(const Prediction& p, const ExportRequest& r
       }
     }
     checks.exits = guest && told.exits != 0 && told.faults == 0;
-    const bool refusal = told.result < 0 || (step.op == Op::kSetMsr && told.result == 0);
+    const bool msrs = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+    const bool refusal = told.result < 0 || (msrs && told.result == 0);
     checks.result = !guest && told.one_result && told.error != EINTR &&
                     (refusal || (wanted.Other(i) && !(wanted.Bytes(i) != nullptr)));
     // Calls that the library checks by itself need no check of ours.

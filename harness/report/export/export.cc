@@ -194,6 +194,7 @@ void Exporter::Defines() {
     if (Tiles()) Paragraph(texts::kCPermission);
     if (Uses(Helper::kMigrate)) Paragraph(MigrateText());
   }
+  if (Uses(Helper::kMsrList)) Paragraph(texts::kMsrList);
   std::string text;
   const auto define = [&](std::string_view name, std::string_view value) {
     text += fmt::format("#define {}{}{}\n", name, name.size() < 8 ? "\t\t" : "\t", value);
@@ -486,6 +487,7 @@ void Exporter::Main() {
     Add(fmt::format("\tstruct kvm_x86_state *state[{}];\n", program_.vcpus));
   }
   if (Uses(Helper::kXcrs)) Add("\tstruct kvm_xcrs xcrs;\n");
+  if (Uses(Helper::kMsrList)) Add("\tstruct msr_list msrs;\n");
   Add(fmt::format("\tstruct kvm_vcpu {};\n", vcpus));
   if (KeepsVm()) Add(fmt::format("\tstruct kvm_vm {};\n", vms));
   if (host_.body.contains("new_fpu")) Add("\tstruct kvm_fpu new_fpu;\n");

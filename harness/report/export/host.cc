@@ -33,12 +33,23 @@ constexpr CallRow kCalls[] = {
     {Op::kSetXcrs, "vcpu_xcrs_set", "KVM_SET_XCRS"},
     {Op::kGetMsr, "vcpu_get_msr", "KVM_GET_MSRS"},
     {Op::kSetMsr, "_vcpu_set_msr", "KVM_SET_MSRS"},
+    {Op::kSetXcrsList, "vcpu_xcrs_set", "KVM_SET_XCRS"},
+    {Op::kGetMsrList, nullptr, "KVM_GET_MSRS"},
+    {Op::kSetMsrList, nullptr, "KVM_SET_MSRS"},
     {Op::kGetMpState, "vcpu_mp_state_get", "KVM_GET_MP_STATE"},
 };
 
 const CallRow* CallOf(Op op) {
   const auto row = std::ranges::find(kCalls, op, &CallRow::op);
   return row == std::end(kCalls) ? nullptr : &*row;
+}
+
+const char* MsrName(program::Msr msr) {
+  static constexpr const char* kNames[] = {
+      "MSR_IA32_XSS",     "MSR_IA32_XFD",     "MSR_IA32_XFD_ERR",
+      "MSR_IA32_U_CET",   "MSR_IA32_S_CET",   "MSR_IA32_PL0_SSP",
+      "MSR_IA32_PL1_SSP", "MSR_IA32_PL2_SSP", "MSR_IA32_PL3_SSP"};
+  return kNames[static_cast<size_t>(msr) % std::size(kNames)];
 }
 
 std::string ErrnoName(int error) {
@@ -388,6 +399,9 @@ class HostWriter {
   void SetFpu(const Step& step, size_t i);
   void SetXcrs(const Step& step, size_t i);
   void Msr(const Step& step, size_t i);
+  void MsrList(const Step& step, size_t i);
+  // A call that returns how many MSRs were `done`.
+  void CountOfMsrs(size_t i, const std::string& call, const std::string& what, const char* done);
   void Migrate(const Step& step);
 
   // A call that must succeed, by the library; one whose result is asserted, by hand.
@@ -467,7 +481,12 @@ bool HostWriter::Do(size_t i) {
       }
       return true;
     case Op::kSetXcrs:
+    case Op::kSetXcrsList:
       SetXcrs(step, i);
+      return true;
+    case Op::kGetMsrList:
+    case Op::kSetMsrList:
+      MsrList(step, i);
       return true;
     case Op::kGetMsr:
     case Op::kSetMsr:
@@ -613,40 +632,59 @@ void HostWriter::SetFpu(const Step& step, size_t i) {
 
 void HostWriter::SetXcrs(const Step& step, size_t i) {
   Use(Helper::kXcrs);
+  const plan::XcrList list = plan::XcrsOf(step);
   Line("memset(&xcrs, 0, sizeof(xcrs));");
-  Line("xcrs.nr_xcrs = {};", step.arg[0]);
-  if (step.arg[3] != 0) Line("xcrs.flags = 0x{:x};", step.arg[3]);
-  // All entries are the same.
-  const uint64_t entries = std::min<uint64_t>(step.arg[0], 16);
-  for (uint64_t n = 0; n < std::min<uint64_t>(entries, 2); ++n) {
-    if (step.arg[1] != 0) Line("xcrs.xcrs[{}].xcr = {};", n, step.arg[1]);
-    Line("xcrs.xcrs[{}].value = {};", n, MaskText(step.arg[2]));
+  Line("xcrs.nr_xcrs = {};", list.count);
+  if (list.flags != 0) Line("xcrs.flags = 0x{:x};", list.flags);
+  // Of entries that are all the same two say enough.
+  for (unsigned n = 0; n < std::min(list.count, 2u); ++n) {
+    if (list.entry[n].xcr != 0) Line("xcrs.xcrs[{}].xcr = {};", n, list.entry[n].xcr);
+    Line("xcrs.xcrs[{}].value = {};", n, MaskText(list.entry[n].value));
   }
   Ioctl(step, i, "&xcrs");
 }
 
 void HostWriter::Msr(const Step& step, size_t i) {
-  static constexpr const char* kNames[] = {
-      "MSR_IA32_XSS",     "MSR_IA32_XFD",     "MSR_IA32_XFD_ERR",
-      "MSR_IA32_U_CET",   "MSR_IA32_S_CET",   "MSR_IA32_PL0_SSP",
-      "MSR_IA32_PL1_SSP", "MSR_IA32_PL2_SSP", "MSR_IA32_PL3_SSP"};
   Use(Helper::kMsr);
   const std::string vcpu = Vcpu(step.vcpu);
-  const char* msr = kNames[step.arg[0] % 9];
+  const plan::MsrEntry entry = plan::MsrsOf(step).entry[0];
+  const char* msr = MsrName(entry.msr);
   if (step.op == Op::kGetMsr) {
     if (checks_[i].values.empty()) return;
     return Value(fmt::format("{} of KVM_GET_MSRS", msr),
                  fmt::format("vcpu_get_msr({}, {})", vcpu, msr), checks_[i].values[0]);
   }
-  const std::string set =
-      fmt::format("_vcpu_set_msr({}, {}, {})", vcpu, msr, MaskText(step.arg[1]));
-  const bool known = i < p_.known_until && p_.steps[i].one_result;
-  if (!known) return Line("{};", set);
+  CountOfMsrs(i, fmt::format("_vcpu_set_msr({}, {}, {})", vcpu, msr, MaskText(entry.value)),
+              fmt::format("KVM_SET_MSRS of {}", msr), "set");
+}
+
+void HostWriter::MsrList(const Step& step, size_t i) {
+  Use(Helper::kMsrList);
+  const bool set = step.op == Op::kSetMsrList;
+  const char* call = CallOf(step.op)->ioctl;
+  const plan::MsrList list = plan::MsrsOf(step);
+  Line("memset(&msrs, 0, sizeof(msrs));");
+  Line("msrs.head.nmsrs = {};", list.count);
+  for (unsigned n = 0; n < list.count; ++n) {
+    Line("msrs.entry[{}].index = {};", n, MsrName(list.entry[n].msr));
+    if (set) Line("msrs.entry[{}].data = {};", n, MaskText(list.entry[n].value));
+  }
+  CountOfMsrs(i, fmt::format("__vcpu_ioctl({}, {}, &msrs.head)", Vcpu(step.vcpu), call), call,
+              set ? "set" : "read");
+  for (const Check& check : checks_[i].values) {
+    Value(fmt::format("{} of {}", MsrName(list.entry[check.field.offset / 8].msr), call),
+          fmt::format("msrs.entry[{}].data", check.field.offset / 8), check);
+  }
+}
+
+void HostWriter::CountOfMsrs(size_t i, const std::string& call, const std::string& what,
+                             const char* done) {
+  if (i >= p_.known_until || !p_.steps[i].one_result) return Line("{};", call);
   Use(Helper::kRet);
-  Line("ret = {};", set);
+  Line("ret = {};", call);
   Call(fmt::format("TEST_ASSERT(ret == {},", p_.steps[i].result),
-       fmt::format("\"KVM_SET_MSRS of {}: expected {} MSRs to be set, got %d\", ret);", msr,
-                   p_.steps[i].result));
+       fmt::format("\"{}: expected {} MSRs to be {}, got %d\", ret);", what, p_.steps[i].result,
+                   done));
 }
 
 void HostWriter::Migrate(const Step& step) {

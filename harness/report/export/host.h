@@ -29,6 +29,7 @@ enum class Helper {
   kRunInterrupted,
   kMigrate,
   kMsr,
+  kMsrList,
   kFpu,
   kXcrs,
   kRet,

@@ -6,6 +6,7 @@
 
 #include "harness/judge/explain.h"
 #include "harness/judge/simulator.h"
+#include "harness/plan/vmm.h"
 #include "oracle/xstate/image.h"
 
 namespace fpswap::report {
@@ -51,6 +52,8 @@ uint64_t ComponentsAt(const xstate::XsaveCpuid& cpuid, uint64_t at, uint64_t siz
   return mask;
 }
 
+bool IsOfXfd(program::Msr msr) { return msr == program::Msr::kXfd || msr == program::Msr::kXfdErr; }
+
 // The components that a step names: by what it is, by its masks, by where in an image it writes.
 // "All" names none.
 uint64_t Named(const Step& step, const xstate::XsaveCpuid& cpuid) {
@@ -64,10 +67,16 @@ uint64_t Named(const Step& step, const xstate::XsaveCpuid& cpuid) {
   switch (step.op) {
     case Op::kRdmsr:
     case Op::kWrmsr:
+      if (IsOfXfd(static_cast<program::Msr>(step.arg[0]))) mask |= xstate::kAmx;
+      break;
     case Op::kGetMsr:
-    case Op::kSetMsr: {
-      const auto msr = static_cast<program::Msr>(step.arg[0]);
-      if (msr == program::Msr::kXfd || msr == program::Msr::kXfdErr) mask |= xstate::kAmx;
+    case Op::kSetMsr:
+    case Op::kGetMsrList:
+    case Op::kSetMsrList: {
+      const plan::MsrList msrs = plan::MsrsOf(step);
+      for (const plan::MsrEntry& entry : msrs.Entries()) {
+        if (IsOfXfd(entry.msr)) mask |= xstate::kAmx;
+      }
       break;
     }
     case Op::kImageWrite:

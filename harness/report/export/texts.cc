@@ -711,6 +711,12 @@ static inline u64 vcpu_get_msr(struct kvm_vcpu *vcpu, u32 index)
 }
 )c";
 
+const char kMsrList[] = R"c(struct msr_list {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry[2];
+};
+)c";
+
 const char kCPermission[] = R"c(/* Ask for the guests' use of a feature that is off by default. */
 static void vm_xsave_require_permission(u64 xfeature)
 {

@@ -31,6 +31,7 @@ extern const char kCAsmSafe[];
 extern const char kCVm[];
 extern const char kCRun[];
 extern const char kCMsr[];
+extern const char kMsrList[];
 extern const char kCPermission[];
 
 }  // namespace fpswap::report::texts
