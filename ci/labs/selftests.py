@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ci/lab selftests: the kernel's own selftests, built from Debian's linux-source and run in a lab's machine.
+"""ci/lab selftests: the kernel's own selftests, built from Debian's linux-source, and our kernel-tests, run in a lab's
+machine.
 
 A test is named by its file in tools/testing/selftests/kvm/x86 (x86_64 in older kernels); one of selftests/x86 as
-"x86/NAME"."""
+"x86/NAME". kernel-tests are those of tests/oracle that ask a kernel (CMakeLists.txt)."""
 
 import pathlib
 import re
 import subprocess
 import tempfile
 
-from . import store
+from . import lab, store
 
 # Of the source what these tests need: 7.x has some headers of theirs among drivers.
 NEEDED = ["Makefile", "Kbuild", "scripts", "include", "arch/x86", "tools", "usr/Makefile", "usr/include",
@@ -17,6 +18,8 @@ NEEDED = ["Makefile", "Kbuild", "scripts", "include", "arch/x86", "tools", "usr/
 PACKAGES = {"make": "make", "gcc": "gcc", "tar": "tar", "xz": "xz-utils"}
 TIMEOUT_S = 120
 SKIPPED = 4  # kselftest.h: KSFT_SKIP
+OURS = "kernel-tests"
+COUNTS = re.compile(r"\[ +(PASSED|SKIPPED) +\] \d+ test")  # GoogleTest's, of those that ran and of those that did not
 
 
 def source(series, parts=None):
@@ -91,7 +94,7 @@ def outcomes(one, programs, timeout_s):
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(folder) / "tests"
         # The sleep: what the last one says is not to be among what the machine says when it ends.
-        script.write_text("#!/bin/sh\n" + "".join(
+        script.write_text("#!/bin/sh\nexport GTEST_COLOR=no\n" + "".join(
             f"echo fpswap-test {name}\ntimeout {TIMEOUT_S} /tests/{name}\necho fpswap-test {name} $?\n" for name in programs)
             + "sleep 2\n", encoding="utf-8")
         files = {"/tests/all": script, **{f"/tests/{name}": path for name, path in programs.items()}}
@@ -110,14 +113,19 @@ def run(one):
         raise store.Failure(f"{one.name}: selftests are for labs that are built here", store.USAGE)
     series = re.match(r"(\d+)\.(\d+)", one.kernel.release).group()
     programs = built(series, tests)
+    ours = lab.agent().with_name(OURS)
+    if not ours.exists():
+        raise store.Failure(f"{ours} is not there; build it: cmake --build build --target {OURS}", store.UNAVAILABLE)
     for test in set(tests) - set(programs):
         print(f"{one.name}: none  {test}: Linux {series} does not have it")
+    programs[OURS] = ours
     seen = outcomes(one, programs, 60 + TIMEOUT_S * len(programs))
     failed = 0
     for test, (status, words) in seen.items():
         verdict = {0: "pass", SKIPPED: "skip"}.get(status, "FAIL")
         failed += verdict == "FAIL"
-        print(f"{one.name}: {verdict}  {test}" + (f": {words[-1]}" if words and verdict != "pass" else ""))
+        said = words[-1:] if verdict != "pass" else [line for line in words if COUNTS.match(line)]
+        print(f"{one.name}: {verdict}  {test}" + (f": {' '.join(said)}" if said else ""))
         if verdict == "FAIL":
             print("\n".join(f"    {line}" for line in words[-20:]))
     if failed:

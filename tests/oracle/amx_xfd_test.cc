@@ -4,37 +4,15 @@
 // IA32_XFD[18] = 1, and its kernel turns the #NM into SIGILL with si_code ILL_ILLOPC
 // (handle_xfd_event); an invalid opcode is ILL_ILLOPN (handle_invalid_op). So an unprivileged
 // process sees which instructions are exempt, and whether #UD comes before #NM.
-//
-// Permission lasts for a process's life and is inherited by fork, so the test runs itself anew
-// (execve takes permission away).
-#include <cpuid.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <ucontext.h>
 
 #include <array>
-#include <cstdlib>
-#include <cstring>
 
-#include "tests/oracle/host_cpu.h"
-
-extern char** environ;
+#include "tests/oracle/anew.h"
 
 namespace {
-
-using fpswap::cpu::testing::kWithoutTiles;
-
-bool CpuAndKernelHaveTiles() {
-  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || ((ecx >> 27) & 1) == 0) return false;
-  __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
-  if (((edx >> 24) & 1) == 0) return false;
-  uint32_t low, high;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low & 0x60000) == 0x60000;
-}
 
 // What an instruction ended in: 0 or the si_code of its SIGILL.
 volatile sig_atomic_t g_code = 0;
@@ -92,22 +70,7 @@ void WithoutPermission() {
 }
 
 TEST(AmxXfd, DisabledTilesAreDeviceNotAvailableBehindInvalidOpcodes) {
-  if (!CpuAndKernelHaveTiles()) GTEST_SKIP() << "no AMX on this CPU, or not enabled by its kernel";
-  if (std::getenv(kWithoutTiles) != nullptr) return WithoutPermission();
-  std::vector<char*> environment;
-  for (char** variable = environ; *variable != nullptr; ++variable)
-    environment.push_back(*variable);
-  std::string marker = std::string(kWithoutTiles) + "=1";
-  environment.push_back(marker.data());
-  environment.push_back(nullptr);
-  char self[] = "/proc/self/exe";
-  char filter[] = "--gtest_filter=AmxXfd.DisabledTilesAreDeviceNotAvailableBehindInvalidOpcodes";
-  char* arguments[] = {self, filter, nullptr};
-  pid_t child = 0;
-  ASSERT_EQ(posix_spawn(&child, self, nullptr, nullptr, arguments, environment.data()), 0);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
+  fpswap::cpu::testing::WithoutTilePermission(WithoutPermission);
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ struct Decoded {
   uint8_t size = 0;
   std::string text;
   std::string mnemonic;
-  bool vector = false;  // has an operand that is no general register, memory or number
+  bool branch = false, bnd = false;  // it is one; it has the BND prefix
+  bool vector = false;               // has an operand that is no general register, memory or number
 };
 
 bool IsIntegerClass(ZydisRegisterClass c) {
@@ -41,6 +42,18 @@ bool IsIntegerClass(ZydisRegisterClass c) {
     case ZYDIS_REGCLASS_IP:
     case ZYDIS_REGCLASS_SEGMENT:
     case ZYDIS_REGCLASS_CONTROL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsBranch(const ZydisDecodedInstruction& in) {
+  switch (in.meta.category) {
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_UNCOND_BR:
       return true;
     default:
       return false;
@@ -67,6 +80,8 @@ Decoded DecodeAt(const std::vector<uint8_t>& code, uint32_t at) {
   out.size = in.length;
   out.text = text;
   out.mnemonic = ZydisMnemonicGetString(in.mnemonic);
+  out.branch = IsBranch(in);
+  out.bnd = (in.attributes & ZYDIS_ATTRIB_HAS_BND) != 0;
   for (unsigned i = 0; i < in.operand_count; ++i) {
     const ZydisDecodedOperand& o = operands[i];
     if (o.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
@@ -226,6 +241,30 @@ TEST(Code, TouchesVectorStateInTheInstructionUnderTestOnly) {
       EXPECT_TRUE(found) << row.name;
     }
   }
+}
+
+// With MPX a branch without the BND prefix may reset BND0-3 (SDM vol. 1, appendix E; MpxWitness),
+// which the model would have to know of. Raw code makes the guest's state unknown anyway.
+TEST(Code, NoBranchLacksTheBndPrefix) {
+  std::mt19937_64 random(11);
+  unsigned branches = 0, instructions = 0;
+  for (const trace::Platform& platform : {RichKvm(), RichNative()}) {
+    for (const program::StepRow& row : program::StepTable()) {
+      if (row.actor != program::Actor::kGuest || row.op == Op::kRaw) continue;
+      for (int round = 0; round < 20; ++round) {
+        const Plan plan = MakePlan(Of({Do(Op::kFninit), DrawStep(row, random)}), platform);
+        for (uint32_t at = 0; at < plan.code.size(); ++instructions) {
+          const Decoded in = DecodeAt(plan.code, at);
+          ASSERT_NE(in.size, 0) << row.name;
+          EXPECT_TRUE(!in.branch || in.bnd) << row.name << ": " << in.text;
+          branches += in.branch;
+          at += in.size;
+        }
+      }
+    }
+  }
+  EXPECT_GT(branches, 1000u) << "the end of each run on native is one";
+  EXPECT_GT(instructions, 10000u);
 }
 
 // Capstone as second opinion, on the encodings it knows.
