@@ -103,7 +103,10 @@ unsigned ProgramsUntilFound(const Plant& plant, uint64_t seed) {
   program::Profile profile;
   profile.features = platform.guest.xsave.xcr0;
   profile.supervisor = platform.guest.xsave.xss;
-  profile.allowed = [](const program::StepRow& row, const void*) { return row.op != Op::kRaw; };
+  // A vCPU is no thread of a system's: those steps are native's.
+  profile.allowed = [](const program::StepRow& row, const void*) {
+    return row.op != Op::kRaw && row.actor != program::Actor::kSystem;
+  };
   Judge judge(platform);
   Simulator simulator(platform, &plant);
   program::Rng rng(seed);
