@@ -19,7 +19,7 @@ PACKAGES = {"make": "make", "gcc": "gcc", "tar": "tar", "xz": "xz-utils"}
 TIMEOUT_S = 120
 SKIPPED = 4  # kselftest.h: KSFT_SKIP
 OURS = "kernel-tests"
-COUNTS = re.compile(r"\[ +(PASSED|SKIPPED) +\] \d+ test")  # GoogleTest's, of those that ran and of those that did not
+COUNTS = re.compile(r"\[ +(PASSED|SKIPPED) +\] \d+ tests?")  # GoogleTest's last words: how many ran, how many did not
 
 
 def source(series, parts=None):
@@ -106,6 +106,13 @@ def outcomes(one, programs, timeout_s):
     return seen
 
 
+def counts(words):
+    """Of what GoogleTest says, how many tests passed and how many were skipped: behind its last "N tests ran", for tests
+    that run themselves anew say so too."""
+    ran = max((i for i, line in enumerate(words) if line.endswith("ms total)") and " ran. " in line), default=len(words))
+    return [COUNTS.match(line).group() for line in words[ran:] if COUNTS.match(line)]
+
+
 def run(one):
     """Each of the lab's tests in a process of its own, in one machine. A skipped test is told and is no failure."""
     tests = getattr(one, "SELFTESTS", None)
@@ -124,7 +131,7 @@ def run(one):
     for test, (status, words) in seen.items():
         verdict = {0: "pass", SKIPPED: "skip"}.get(status, "FAIL")
         failed += verdict == "FAIL"
-        said = words[-1:] if verdict != "pass" else [line for line in words if COUNTS.match(line)]
+        said = words[-1:] if verdict != "pass" else counts(words)
         print(f"{one.name}: {verdict}  {test}" + (f": {' '.join(said)}" if said else ""))
         if verdict == "FAIL":
             print("\n".join(f"    {line}" for line in words[-20:]))

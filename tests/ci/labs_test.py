@@ -354,6 +354,15 @@ class Selftests(unittest.TestCase):
         with self.assertRaisesRegex(store.Failure, "apt-get install xz-utils"):
             selftests.needs({"sh": "dash", "no-such-xz": "xz-utils"})
 
+    def test_what_did_not_run_is_told(self):
+        """Tests that run themselves anew have words of their own in between."""
+        inner = ["[==========] 1 test from 1 test suite ran. (0 ms total)", "[  PASSED  ] 1 test."]
+        outer = ["[==========] 8 tests from 3 test suites ran. (97 ms total)", "[  PASSED  ] 3 tests.",
+                 "[  SKIPPED ] 5 tests, listed below:", "[  SKIPPED ] Suite.Name"]
+        self.assertEqual(selftests.counts([*inner, *outer]), ["[  PASSED  ] 3 tests", "[  SKIPPED ] 5 tests"])
+        self.assertEqual(selftests.counts(inner), ["[  PASSED  ] 1 test"])
+        self.assertEqual(selftests.counts(["no test of GoogleTest's"]), [])
+
 
 class Names(unittest.TestCase):
     def test_that_could_leave_the_folder_are_refused(self):
