@@ -48,10 +48,9 @@ class Amd(emulated.Emulated):
         snapshot.parent.mkdir(exist_ok=True)
         made = store.made(snapshot, [], self._boot, f"{self.name}: booting; this takes 10 to 60 s, once")
         os.utime(made)
-        kept = sorted(snapshot.parent.glob("*.key"), key=lambda path: path.with_suffix("").stat().st_mtime)
-        for key in kept[:-KEPT_SNAPSHOTS]:
+        for key in sorted(snapshot.parent.glob("*.key"), key=store.last_used)[:-KEPT_SNAPSHOTS]:
             key.with_suffix("").unlink(missing_ok=True)
-            key.unlink()
+            key.unlink(missing_ok=True)
         return made
 
     def stop(self):

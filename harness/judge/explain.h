@@ -56,8 +56,12 @@ struct Explained {
   bool avx_under_zmm = false;
   // The fpstate's XSTATE_BV lacks PKRU whatever its value, and KVM_GET_XSAVE goes by that.
   bool pkru_left_out = false;
-  // A migration took this vCPU's image while that was so.
+  // A migration took this vCPU's image while that was so, and its PKRU was the one of now.
   bool pkru_lost = false;
+  // This image, or the one that a migration took, has neither SSE nor AVX, so that KVM_GET_XSAVE of
+  // a host that keeps the standard format left MXCSR out.
+  bool mxcsr_left_out = false;
+  const World* world = nullptr;  // that the mismatch is against
 };
 
 Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);
