@@ -492,6 +492,19 @@ TEST_F(VerdictTest, AnMxcsrThatAnImageWithoutSseAndAvxLeavesOutHasItsCause) {
   EXPECT_EQ(told(false, load + get, other), "");
 }
 
+// Seen in lab:amd: KVM_SET_SREGS refused the CR4 that the guest had, and the program could not go
+// on.
+TEST_F(VerdictTest, ACpuidWithoutPkuTakesPkeAway) {
+  const auto plan = PlanOf(
+      "xcr0 x87+sse\nvmm.migrate order=0\nvmm.set_cpuid features=x87+sse\npkru.read\n", platform_);
+  const std::vector<uint8_t> components = {3, 0, 0, 0, 0, 0, 0, 0}, pkru = {0, 0, 0, 0};
+  const auto judged = [&](Records records) { return Check(plan, records.End()).ok(); };
+  Records until(plan);
+  until.Ioctl(0, 0).Ioctl(1, 0, 0, components);
+  EXPECT_TRUE(judged(Records(until).Fault(2, cpu::kUD)));
+  EXPECT_FALSE(judged(Records(until).Journal(2, pkru)));
+}
+
 TEST_F(VerdictTest, WhatTheKernelLogsMeanwhileIsLaw6IfItIsOurs) {
   const auto plan = PlanOf("host.cpu\n", platform_);
   const auto check = [&](std::string_view log) {
