@@ -264,9 +264,10 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
   if (IsRefusedForBitmapBase(what, d)) return "cet-bitmap-base-refused";
   const bool mxcsr = d.where.starts_with("MXCSR") ||
                      (what.step != nullptr && what.step->op == program::Op::kStmxcsr);
-  if (what.mxcsr_left_out && mxcsr && m.differing <= 4 && SeenMxcsr(m) == cpu::kInitialMxcsr) {
-    return "mxcsr-left-out";
-  }
+  // What else differs in an image is told by itself (Walk::ReportBesidesMxcsr).
+  const bool alone = m.differing <= 4 || m.place == Place::kImage;
+  if (what.mxcsr_left_out && mxcsr && alone && SeenMxcsr(m) == cpu::kInitialMxcsr)
+    return kMxcsrLeftOut;
   if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
   if (!d.has_component || d.component != Component::kAvx) return "";
   if (d.relation != Relation::kStale && what.platform.HasVmm()) return "";

@@ -45,6 +45,9 @@ bool HasAt(std::span<const uint8_t> image, size_t at, std::span<const uint8_t> b
 // All of a vCPU's state as an image.
 Image ImageOf(const kvm::Vcpu& vcpu);
 
+// A cause: see CauseOf.
+inline constexpr char kMxcsrLeftOut[] = "mxcsr-left-out";
+
 struct Explained {
   const trace::Platform& platform;
   const program::Step* step;  // null for none

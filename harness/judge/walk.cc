@@ -570,6 +570,7 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     }
     const Mismatch& m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
+    ReportBesidesMxcsr(number, nearest);
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
@@ -579,6 +580,19 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
   // As long as several ways of failing are left, what is seen later tells which it was.
   if (OneBlame()) ReportBlame();
   return Next::kGoOn;
+}
+
+// An image whose MXCSR has a cause is judged once more, without it.
+void Walk::ReportBesidesMxcsr(uint16_t number, size_t world) {
+  const program::Step& step = plan_->effective.steps[number];
+  if (step.op != Op::kGetXsave && step.op != Op::kGetXsave2) return;
+  if (verdict_ == nullptr || verdict_->divergences.empty()) return;
+  if (verdict_->divergences.back().cause != kMxcsrLeftOut) return;
+  World other = worlds_[world];
+  other.vcpu[step.vcpu].cpu.SetMxcsr(cpu::kInitialMxcsr);
+  Context c = MakeContext(other, number);
+  Mismatch rest;
+  if (!DoVmmStep(c, changed_, 0, rest)) Report(number, world, rest);
 }
 
 // Worlds that have become the same are one, and without blame if one of them is.

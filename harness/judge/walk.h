@@ -80,6 +80,7 @@ class Walk {
   void ReportBlame();
   void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
+  void ReportBesidesMxcsr(uint16_t number, size_t world);
   void NoteState(unsigned number);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);

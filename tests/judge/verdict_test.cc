@@ -487,6 +487,19 @@ TEST_F(VerdictTest, AnMxcsrThatAnImageWithoutSseAndAvxLeavesOutHasItsCause) {
   std::vector<uint8_t> with_sse = left_out;
   Put<uint64_t>(with_sse, 512, 2);
   EXPECT_EQ(told(false, load + get, with_sse), "") << "the image has SSE";
+  // What else differs is told beside it.
+  {
+    const auto platform = TestPlatform(kTestComponents, /*compacted=*/false);
+    const auto plan = PlanOf((load + get).c_str(), platform);
+    std::vector<uint8_t> garbled = left_out;
+    garbled[700] = 0x11;
+    const auto both =
+        Judge(platform).Check(plan, Records(plan).Ioctl(1, 0, 0, garbled).End()).divergences;
+    ASSERT_EQ(both.size(), 2u);
+    EXPECT_EQ(both[0].cause, "mxcsr-left-out");
+    EXPECT_EQ(both[1].offset, 700u);
+    EXPECT_EQ(both[1].cause, "");
+  }
   std::vector<uint8_t> other = left_out;
   other[25] = 0x3f;
   EXPECT_EQ(told(false, load + get, other), "");
