@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "kvm-runner/host_side.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
@@ -81,7 +82,7 @@ void Competitor::Loop() {
   for (;;) {
     WaitWhile(turn_, kWaits);
     if (quit_) return;
-    if (cpu_ != pinned) {
+    if (cpu_ != pinned || moved_.exchange(false)) {
       cpu_set_t one;
       CPU_ZERO(&one);
       CPU_SET(cpu_, &one);
@@ -178,6 +179,28 @@ void Watchdog::Loop() {
     // Each tick again: the first signal may hit a system call other than KVM_RUN.
     if (Over(began_.load())) syscall(SYS_tgkill, getpid(), runner_.load(), kHangSignal);
   }
+}
+
+CpuSwitch::CpuSwitch(bool allowed) {
+  const long cpus = allowed ? sysconf(_SC_NPROCESSORS_CONF) : 0;
+  // CPU 0 has no switch since Linux 6.5.
+  for (long cpu = cpus - 1; cpu > 0 && path_.empty(); --cpu) {
+    const std::string path = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online";
+    if (access(path.c_str(), W_OK) == 0) path_ = path;
+  }
+  if (there()) Set(true);
+}
+
+bool CpuSwitch::Set(bool online) {
+  const int fd = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  // Also where it is so already.
+  const bool done = write(fd, online ? "1" : "0", 1) == 1;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  if (done) online_ = online;
+  return done;
 }
 
 PendingSignal::PendingSignal() {

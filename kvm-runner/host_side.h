@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -54,6 +55,8 @@ class Competitor {
   // Dirties every register on `cpu` after `micros` microseconds, while the caller goes on there. To
   // be followed by Finish. False if no thread is to be had.
   bool Arm(int cpu, uint16_t pattern, unsigned micros);
+  // CPUs have gone offline, so that this thread may be elsewhere than it was pinned to.
+  void Moved() { moved_.store(true); }
   // Whether it is still to come.
   bool armed() const { return turn_.load(std::memory_order_acquire) == kAsleep; }
   // Waits until it has come.
@@ -70,6 +73,7 @@ class Competitor {
   unsigned micros_ = 0;
   int cpu_ = -1;
   bool quit_ = false;
+  std::atomic<bool> moved_{false};
 };
 
 // Ends an action of a program that runs too long: the KVM_RUN under way gives EINTR and hung()
@@ -105,6 +109,25 @@ class Watchdog {
   std::atomic<uint32_t> quit_{0};
   std::atomic<int> runner_;  // thread id
   std::thread thread_;
+};
+
+// The last CPU of the machine that can go offline. It is the whole machine's: only for one that is
+// there for nothing else.
+class CpuSwitch {
+ public:
+  // Brings the CPU back if an agent that died has left it offline. `allowed` false: never there.
+  explicit CpuSwitch(bool allowed);
+  bool there() const { return !path_.empty(); }
+  // False and errno if the kernel refuses.
+  bool Set(bool online);
+  // Brings it back.
+  void Restore() {
+    if (!online_) Set(true);
+  }
+
+ private:
+  std::string path_;
+  bool online_ = true;
 };
 
 // A signal that is blocked in every thread and let through in KVM_RUN alone.

@@ -44,6 +44,14 @@ std::expected<std::unique_ptr<KvmMachine>, std::string> KvmMachine::Open(
              [&](const wire::PlanView& plan, std::vector<uint8_t>& records) {
                wire::RunPatiently(*machine, plan, records);
              });
+  if (!machine->tools_.cpu.there()) {
+    const auto op = static_cast<uint8_t>(program::Op::kHostOnline);
+    machine->platform_.can.reset(op);
+    machine->platform_.cannot.emplace_back(
+        op, options.offline_cpus ? "no CPU of this machine can be taken offline"
+                                 : "it takes a CPU from the whole machine, so the agent is to be "
+                                   "told --offline-cpus, as in lab:amd");
+  }
   machine->options_.hang_ms = options.hang_ms;
   machine->SetPatience(1);
   // Only now: a planted bug is one that works on a healthy KVM's probe.
@@ -58,6 +66,7 @@ KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform
              .memory = {},
              .threads = VcpuThreads(platform_.host, platform_.host_xcr0),
              .competitor = Competitor(platform_.host, platform_.host_xcr0),
+             .cpu = CpuSwitch(options.offline_cpus),
              .signal = PendingSignal(),
              .watchdog = Watchdog(options.hang_ms),
              .plant = nullptr,
@@ -136,6 +145,7 @@ void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) 
   ProgramRun run(tools_, plan, vms, records);
   const trace::EndReason reason = run.Go();
   tools_.watchdog.End();
+  tools_.cpu.Restore();
   tools_.threads.Restore();
   end(reason, run.last_step(), run.error());
   if (reason == trace::EndReason::kDone && options_.reuse && !Spoils(plan)) {

@@ -23,6 +23,7 @@ struct MachineOptions {
   // Whether to ask for the components that guests may have only by permission
   // (ARCH_REQ_XCOMP_GUEST_PERM). It is the process's, and can't be given back.
   bool ask_permission = true;
+  bool offline_cpus = false;  // whether a step may take a CPU of the machine offline
 };
 
 class KvmMachine : public wire::Machine {

@@ -23,7 +23,7 @@ constexpr Op kKnown[][2] = {
     {Op::kVexLoad128, Op::kVzeroall}, {Op::kEvexLoad128, Op::kKxor},
     {Op::kBndmovLoad, Op::kRdpkru},   {Op::kXsave, Op::kMemHeader},
     {Op::kXsetbv, Op::kRaw},          {Op::kExitOut, Op::kExitPageFault},
-    {Op::kGetXsave, Op::kSetMsrList}, {Op::kHostCpu, Op::kHostThread},
+    {Op::kGetXsave, Op::kSetMsrList}, {Op::kHostCpu, Op::kHostOnline},
     {Op::kLdtilecfg, Op::kTdpbuud},
 };
 

@@ -30,6 +30,7 @@ struct Tools {
   std::array<GuestMemory, program::kMaxVcpus> memory;  // by the VM's first vCPU
   VcpuThreads threads;
   Competitor competitor;
+  CpuSwitch cpu;
   PendingSignal signal;
   Watchdog watchdog;
   const PlantRow* plant = nullptr;

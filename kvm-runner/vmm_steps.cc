@@ -189,6 +189,15 @@ void ProgramRun::SetCpuid(Vcpu& vcpu, unsigned number) {
   kvm_get_cpuid2(vcpu.fd.get(), &now);
   const trace::CpuidLeaf leaf = now.Get(0xd, 0);
   const uint64_t components = leaf.eax | uint64_t{leaf.edx} << 32;
+  // KVM_SET_SREGS refuses what the CPUID of now lacks, so a VMM takes it away.
+  constexpr uint32_t kPku = 1 << 3;
+  kvm_sregs sregs{};
+  if (result == 0 && (now.Get(7, 0).ecx & kPku) == 0 && kvm_get_sregs(vcpu.fd.get(), &sregs) == 0 &&
+      (sregs.cr4 & kCr4Pke) != 0) {
+    sregs.cr4 &= ~kCr4Pke;
+    kvm_set_sregs(vcpu.fd.get(), &sregs);
+    vcpu.sregs_known = false;
+  }
   errno = error;
   Ioctl(vcpu, number, result, BytesOf(components));
 }
@@ -264,6 +273,14 @@ void ProgramRun::HostStep(Vcpu& vcpu, unsigned number) {
     case Op::kHostThread:
       thread_of_[vcpu.number] = static_cast<uint8_t>(step.arg[0] % program::kMaxVcpus);
       return record(thread_of_[vcpu.number], true);
+    case Op::kHostOnline: {
+      const bool done = tools_.cpu.Set(step.arg[0] != 0);
+      const int error = errno;
+      tools_.competitor.Moved();
+      tools_.watchdog.Begin();  // the kernel's time, on all CPUs, and no hang of the program's
+      errno = error;
+      return record(done ? 0 : -1, done);
+    }
     default:
       return;
   }

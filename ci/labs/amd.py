@@ -23,6 +23,7 @@ TRANSPORT = ["virtio_pci", "virtio_console"]
 ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on fpswap.port=/dev/vport0p1")
 SELFTEST = pathlib.Path(__file__).parent / "qemu-selftest"
+OFFLINE = store.REPOSITORY / "corpus" / "seeds" / "cpu-offline.fps"
 KEPT_SNAPSHOTS = 4  # of different agents
 
 
@@ -32,12 +33,15 @@ class Amd(emulated.Emulated):
 
     family, agent_name, modules = "amd", "kvm-runner", [*TRANSPORT, "kvm_amd"]
     about = "kvm_amd of {} on 2 CPUs with SVM, emulated by QEMU"
+    OPTIONS = ["--offline-cpus"]  # of the agent: the machine is there for nothing else, and has two CPUs
     SELFTESTS = ["state_test", "xcr0_cpuid_test", "sync_regs_test"]
 
     def parts(self):
-        return {"qemu": qemu.sources()}
+        return {"qemu": qemu.sources(), "options": self.OPTIONS}
 
     def start(self):
+        if self.settings.get("options") != self.OPTIONS:  # made by an earlier version
+            self.save({**self.settings, "options": self.OPTIONS})
         if isinstance(self.settings["qemu"], dict):
             qemu.build(self.settings["qemu"])
         self._started()
@@ -48,10 +52,9 @@ class Amd(emulated.Emulated):
         snapshot.parent.mkdir(exist_ok=True)
         made = store.made(snapshot, [], self._boot, f"{self.name}: booting; this takes 10 to 60 s, once")
         os.utime(made)
-        kept = sorted(snapshot.parent.glob("*.key"), key=lambda path: path.with_suffix("").stat().st_mtime)
-        for key in kept[:-KEPT_SNAPSHOTS]:
+        for key in sorted(snapshot.parent.glob("*.key"), key=store.last_used)[:-KEPT_SNAPSHOTS]:
             key.with_suffix("").unlink(missing_ok=True)
-            key.unlink()
+            key.unlink(missing_ok=True)
         return made
 
     def stop(self):
@@ -78,12 +81,22 @@ class Amd(emulated.Emulated):
 
     def check(self):
         self._selftest()
+        self._offline()
         super().check()
+
+    def _offline(self):
+        done = subprocess.run([lab.fpswap(), "run", "--json", "--target", f"lab:{self.name}", OFFLINE], check=False,
+                              stdout=subprocess.PIPE, text=True)
+        result = json.loads(done.stdout)["results"][0] if done.returncode == 0 else {}
+        if result.get("result") != "agrees" or result.get("trims"):
+            raise store.Failure(f"{self.name}: a CPU that goes offline under a vCPU and comes back: fpswap run says "
+                                f"{done.returncode}: {result}")
+        print(f"{self.name}: a vCPU whose CPU went offline and came back is as it should be")
 
     def _selftest(self):
         """What the edits of QEMU are for, by programs of ours in a machine without KVM."""
         native = AmdNative(f"{AmdNative.family}:{self.name.partition(':')[2]}")
-        native.save({**self.settings, "about": AmdNative.about.format(f"the kernel {self.kernel.release}"),
+        native.save({**self.settings, "options": native.OPTIONS, "about": AmdNative.about.format(f"the kernel {self.kernel.release}"),
                      "connect": [*self.settings["connect"][:-1], native.name]})
         native.start()
         for name in dict.fromkeys((native.name, self.name)):
@@ -170,6 +183,7 @@ class Amd(emulated.Emulated):
 class AmdNative(Amd):
     family, agent_name, modules = "amd-native", "native-runner", TRANSPORT
     about = "no KVM: the CPU that QEMU emulates for lab:amd, under {}"
+    OPTIONS = []
 
 
 def _stream(kind="stdio,signal=off"):

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 
-from . import frames, lab, store
+from . import frames, lab, machine, store
 
 PROGRAMS = 100
 PANIC_PROGRAMS = 400  # in one batch, which is to last until the panic comes
@@ -24,6 +24,7 @@ def check(one):
         _runs_programs(one, fpswap, pathlib.Path(folder))
         if one.can_panic:
             _survives_a_panic(one, fpswap, pathlib.Path(folder))
+            _survives_a_kill(one, fpswap, pathlib.Path(folder))
     print(f"{one.name}: good")
 
 
@@ -68,17 +69,16 @@ def _runs_programs(one, fpswap, folder):
           f"{done['known']} known; laws checked: {laws}")
 
 
-def _panic(one, monitors, findings, fuzz):
-    """Machines get an NMI until one of them dies of it under a program, which fpswap tells of. One that dies before its
-    agent has begun is only started again, so each is given more time than the one before."""
+def _strike(strike, findings, fuzz):
+    """Strikes the machines until one of them dies of it under a program, which fpswap tells of. One that dies before its
+    agent has begun is only started again, so each is given more time than the one before. strike(): whether any was there."""
     patience_s = 0.3
     while fuzz.poll() is None and not _deaths(findings):
         if any(path.stat().st_size for path in findings.rglob("pending-*.bin")):  # written before they run
             end = time.monotonic() + patience_s
             while time.monotonic() < end and fuzz.poll() is None and not _deaths(findings):
                 time.sleep(0.05)
-            # All: one that is gone may seem to be there.
-            if fuzz.poll() is None and not _deaths(findings) and any([one.panic(path) for path in monitors.iterdir()]):
+            if fuzz.poll() is None and not _deaths(findings) and strike():
                 patience_s *= 3
         time.sleep(0.05)
 
@@ -87,19 +87,33 @@ def _deaths(findings):
     return sorted(findings.glob("*-health-*died*"))
 
 
+def _survives(one, fpswap, findings, what, strike, env=None):
+    """The findings of machines that died, of a run under which they are struck; strike(the fuzzer's process)."""
+    # In one batch, so that the machine dies under a program and not between two batches.
+    with _fuzz(one, fpswap, findings, "--batch", str(PANIC_PROGRAMS), programs=PANIC_PROGRAMS, env=env) as fuzz:
+        _strike(lambda: strike(fuzz.pid), findings, fuzz)
+        done = _summary(fuzz)
+    deaths = _deaths(findings)
+    if not deaths:
+        raise store.Failure(f"{one.name}: its machine {what} and fpswap did not tell of it")
+    if done["programs"] != PANIC_PROGRAMS:
+        raise store.Failure(f"{one.name}: {done['programs']} programs of {PANIC_PROGRAMS} ran after its machine {what}")
+    return deaths
+
+
+def _survives_a_kill(one, fpswap, folder):
+    deaths = _survives(one, fpswap, folder / "kill", "was killed", lambda fuzz: machine.kill_below(one, fuzz))
+    if len(deaths) != 1:
+        raise store.Failure(f"{one.name}: machines that were killed are told as {len(deaths)} findings, not as one")
+    print(f"{one.name}: a machine that was killed was noticed and told; in a fresh one the run went on to its end")
+
+
 def _survives_a_panic(one, fpswap, folder):
     monitors = folder / "monitors"
     monitors.mkdir()
-    # In one batch, so that the machine dies under a program and not between two batches.
-    with _fuzz(one, fpswap, folder / "panic", "--batch", str(PANIC_PROGRAMS),
-               programs=PANIC_PROGRAMS, env={"FPSWAP_MONITORS": str(monitors)}) as fuzz:
-        _panic(one, monitors, folder / "panic", fuzz)
-        done = _summary(fuzz)
-    deaths = _deaths(folder / "panic")
-    if not deaths:
-        raise store.Failure(f"{one.name}: its machine was made to panic and fpswap did not tell of it")
-    if done["programs"] != PANIC_PROGRAMS:
-        raise store.Failure(f"{one.name}: {done['programs']} programs of {PANIC_PROGRAMS} ran after the panic")
+    # All: one that is gone may seem to be there.
+    deaths = _survives(one, fpswap, folder / "panic", "was made to panic",
+                       lambda _: any([one.panic(path) for path in monitors.iterdir()]), {"FPSWAP_MONITORS": str(monitors)})
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in deaths[0].rglob("*") if path.is_file())
     if PANIC not in text:
         raise store.Failure(f"{one.name}: the finding of the panic does not hold what the kernel said of it, '{PANIC}'")

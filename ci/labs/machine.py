@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A lab's machine as a process: ended when whoever asked for it is gone, whatever way that went."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -55,6 +56,29 @@ def _connects(pid, lab):
         return False
     environment = dict(word.partition("=")[::2] for word in words)
     return store.lab_folder(name, environment).resolve() == lab.folder.resolve()
+
+
+def kill_below(lab, ancestor):
+    """Kills the lab's machines that processes below `ancestor` have connected to; whether there was one."""
+    struck = False
+    for pid in running(lab):
+        below = pid
+        while below > 1 and below != ancestor:
+            below = _parent(below)
+        children = [child for child in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(child) == pid]
+        # Where the machine is nobody's child it goes with the connection.
+        for victim in (children or [pid]) if below == ancestor else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                struck = True
+    return struck
+
+
+def _parent(pid):
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except (OSError, ValueError):  # it has ended
+        return 0
 
 
 def stop(lab):

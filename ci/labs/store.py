@@ -98,9 +98,17 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+def last_used(key):
+    """When what the file NAME.key is of was used last; 0 if another process has just removed it."""
+    try:
+        return key.with_suffix("").stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
 def keep_newest(pattern, count):
     """Of the things that made() has made, with `pattern` (a Path) of their names, all but the `count` used last go."""
-    keys = sorted(pattern.parent.glob(f"{pattern.name}.key"), key=lambda key: key.with_suffix("").stat().st_mtime)
+    keys = sorted(pattern.parent.glob(f"{pattern.name}.key"), key=last_used)
     for old in keys[:-count]:
         for file in old.parent.glob(f"{old.stem}*"):
             remove(file)

@@ -45,6 +45,9 @@ bool HasAt(std::span<const uint8_t> image, size_t at, std::span<const uint8_t> b
 // All of a vCPU's state as an image.
 Image ImageOf(const kvm::Vcpu& vcpu);
 
+// A cause: see CauseOf.
+inline constexpr char kMxcsrLeftOut[] = "mxcsr-left-out";
+
 struct Explained {
   const trace::Platform& platform;
   const program::Step* step;  // null for none
@@ -56,8 +59,12 @@ struct Explained {
   bool avx_under_zmm = false;
   // The fpstate's XSTATE_BV lacks PKRU whatever its value, and KVM_GET_XSAVE goes by that.
   bool pkru_left_out = false;
-  // A migration took this vCPU's image while that was so.
+  // A migration took this vCPU's image while that was so, and its PKRU was the one of now.
   bool pkru_lost = false;
+  // This image, or the one that a migration took, has neither SSE nor AVX, so that KVM_GET_XSAVE of
+  // a host that keeps the standard format left MXCSR out.
+  bool mxcsr_left_out = false;
+  const World* world = nullptr;  // that the mismatch is against
 };
 
 Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);

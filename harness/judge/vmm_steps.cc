@@ -233,6 +233,7 @@ bool SetCpuid(Vmm& v) {
     v.changed[v.c.step.vcpu] = LimitFeatures(all, want);
     vcpu.cpu.features = &v.changed[v.c.step.vcpu];
     vcpu.GrowFor(*vcpu.cpu.features);
+    if (!vcpu.cpu.features->pku) vcpu.cpu.cr4_pke = false;  // the agent's doing
     // An XCR0 that the new CPUID lacks stays in force: what the guest may do with it nobody says.
     vcpu.cpu.unknown |= vcpu.cpu.xcr0 & ~want;
   }
@@ -313,6 +314,7 @@ constexpr FunctionRow kFunctions[] = {
     {Op::kHostSignal, HostStep},
     {Op::kHostPreempt, HostStep},
     {Op::kHostFork, Fork},
+    {Op::kHostOnline, HostStep},
     {Op::kHostThread, HostStep},
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <tuple>
 
 #include "harness/judge/origin.h"
 #include "harness/plan/vmm.h"
@@ -138,6 +139,12 @@ bool SameBesidesImages(const World& a, const World& b) {
   return true;
 }
 
+constexpr uint64_t kSseOrAvx = Bit(Component::kSse) | Bit(Component::kAvx);
+
+uint64_t ReadXstateBv(std::span<const uint8_t> image) {
+  return xstate::ReadAt<uint64_t>(image, xstate::kHeaderOffset);
+}
+
 }  // namespace
 
 Walk::Walk(const trace::Platform& platform) : platform_(platform), host_(HostOf(platform)) {}
@@ -155,7 +162,9 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   suspect_.fill(Law::kModel);
   avx_under_zmm_.fill(false);
   pkru_left_out_.fill(false);
-  pkru_lost_.fill(false);
+  pkru_lost_.fill(0);
+  mxcsr_left_out_.fill(false);
+  mxcsr_lost_.fill(cpu::kInitialMxcsr);
   vmm_pkru_0_.fill(false);
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
@@ -360,16 +369,47 @@ void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
   if (step.op == Op::kHostThread) vmm_pkru_0_[step.vcpu] = false;
   if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = vmm_pkru_0_[step.vcpu];
   if (step.op == Op::kSetXsave && !failed && (platform_.host_xcr0 & pkru) != 0) {
-    uint64_t xstate_bv = 0;
     const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
-    std::memcpy(&xstate_bv, &image[xstate::kHeaderOffset], sizeof(xstate_bv));
-    pkru_left_out_[step.vcpu] = (xstate_bv & pkru) == 0;
+    pkru_left_out_[step.vcpu] = (ReadXstateBv(image) & pkru) == 0;
   }
   for (unsigned i = 0; step.op == Op::kMigrate && i < worlds_[0].vcpus; ++i) {
     if (!worlds_[0].SameVm(i, step.vcpu)) continue;
-    pkru_lost_[i] = pkru_lost_[i] || pkru_left_out_[i];
+    if (pkru_left_out_[i]) pkru_lost_[i] = worlds_[0].vcpu[i].cpu.regs.pkru;
     pkru_left_out_[i] = false;
   }
+}
+
+// XSAVE's standard form writes MXCSR and not the bit of SSE where XMM is initial (SDM 13.7), and
+// KVM_SET_XSAVE of an image with neither SSE nor AVX leaves the fpstate's MXCSR.
+void Walk::NoteMxcsrLeftOut(const program::Step& step, bool failed) {
+  if (host_.compacted) return;
+  const bool runs = program::RowOf(step).actor == program::Actor::kGuest;
+  const cpu::Cpu& cpu = worlds_[0].vcpu[step.vcpu].cpu;
+  if (runs || step.op == Op::kRunImmediate) {
+    mxcsr_left_out_[step.vcpu] = cpu.IsInitial(Component::kSse) && cpu.IsInitial(Component::kAvx);
+  }
+  if (step.op == Op::kSetXsave && !failed) {
+    const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    mxcsr_left_out_[step.vcpu] = (ReadXstateBv(image) & kSseOrAvx) == 0;
+  }
+  for (unsigned i = 0; step.op == Op::kMigrate && i < worlds_[0].vcpus; ++i) {
+    if (!worlds_[0].SameVm(i, step.vcpu)) continue;
+    if (mxcsr_left_out_[i]) mxcsr_lost_[i] = worlds_[0].vcpu[i].cpu.regs.mxcsr;
+  }
+}
+
+// Whether that is what a difference in MXCSR comes from.
+bool Walk::MxcsrLeftOut(uint16_t number, const cpu::Cpu& cpu) const {
+  if (host_.compacted) return false;
+  const program::Step& step = plan_->effective.steps[number];
+  if (step.op == Op::kGetXsave || step.op == Op::kGetXsave2) {
+    const StepRecords& seen = records_->Of(number);
+    if (!seen.has_ioctl) return false;
+    if ((ReadXstateBv(seen.ioctl.subspan(sizeof(trace::IoctlRecord))) & kSseOrAvx) == 0)
+      return true;
+  }
+  const uint32_t lost = mxcsr_lost_[step.vcpu];
+  return lost != cpu::kInitialMxcsr && lost == cpu.regs.mxcsr;
 }
 
 Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
@@ -517,9 +557,13 @@ bool Walk::BranchAmxTs(const program::Step& step) {
 // What is to be said when the worlds have been asked.
 Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
   if (!any) {
-    // Against a world without blame, if there is one, for it says what was right.
+    // Against a world without blame, if there is one, for it says what was right. But one look may
+    // show two failures: if what one call has lost leaves but a register that differs, both are
+    // told.
     const size_t nearest = worlds::Nearest(worlds_.size(), [&](size_t i) {
-      return std::pair(worlds_.blame(i) != 0, mismatches_[i].differing);
+      const bool blamed = worlds_.blame(i) != 0;
+      const uint32_t left = mismatches_[i].differing;
+      return std::tuple(blamed && (left == 0 || left > 16), left, blamed);
     });
     // If every world was blamed already, that failure is what comes first.
     if (worlds_.blame(nearest) != 0) {
@@ -528,6 +572,7 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     }
     const Mismatch& m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
+    ReportBesidesMxcsr(number, nearest);
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
@@ -537,6 +582,19 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
   // As long as several ways of failing are left, what is seen later tells which it was.
   if (OneBlame()) ReportBlame();
   return Next::kGoOn;
+}
+
+// An image whose MXCSR has a cause is judged once more, without it.
+void Walk::ReportBesidesMxcsr(uint16_t number, size_t world) {
+  const program::Step& step = plan_->effective.steps[number];
+  if (step.op != Op::kGetXsave && step.op != Op::kGetXsave2) return;
+  if (verdict_ == nullptr || verdict_->divergences.empty()) return;
+  if (verdict_->divergences.back().cause != kMxcsrLeftOut) return;
+  World other = worlds_[world];
+  other.vcpu[step.vcpu].cpu.SetMxcsr(cpu::kInitialMxcsr);
+  Context c = MakeContext(other, number);
+  Mismatch rest;
+  if (!DoVmmStep(c, changed_, 0, rest)) Report(number, world, rest);
 }
 
 // Worlds that have become the same are one, and without blame if one of them is.
@@ -630,15 +688,18 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     around.host = HostPatterns(*plan_, number);
   }
   const StepRecords& seen = records_->Of(number);
+  const cpu::Cpu& cpu = worlds_[world].vcpu[step.vcpu].cpu;
   const auto data = seen.ioctl.subspan(std::min(seen.ioctl.size(), sizeof(trace::IoctlRecord)));
   const Explained what{platform_,
                        &step,
                        number,
-                       &worlds_[world].vcpu[step.vcpu].cpu,
+                       &cpu,
                        seen.has_journal ? seen.journal : data,
                        avx_under_zmm_[step.vcpu],
                        pkru_left_out_[step.vcpu],
-                       pkru_lost_[step.vcpu]};
+                       pkru_lost_[step.vcpu] != 0 && pkru_lost_[step.vcpu] == cpu.regs.pkru,
+                       MxcsrLeftOut(number, cpu),
+                       &worlds_[world]};
   verdict_->Add(Explain(what, m, around));
 }
 
@@ -670,6 +731,7 @@ void Walk::NoteEffects(uint16_t number) {
   trace::IoctlRecord result{};
   const bool called = seen.has_ioctl && trace::ReadHead(seen.ioctl, result);
   NotePkruLeftOut(step, !called || result.result < 0);
+  NoteMxcsrLeftOut(step, !called || result.result < 0);
   if (IsFullLook(step.op) && (seen.has_journal || seen.ioctl.size() > 8)) {
     suspect_[step.vcpu] = Law::kModel;
   }

@@ -80,11 +80,14 @@ class Walk {
   void ReportBlame();
   void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
+  void ReportBesidesMxcsr(uint16_t number, size_t world);
   void NoteState(unsigned number);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
   void NoteAvxUnderZmm(unsigned vcpu);
   void NotePkruLeftOut(const program::Step& step, bool failed);
+  void NoteMxcsrLeftOut(const program::Step& step, bool failed);
+  bool MxcsrLeftOut(uint16_t number, const cpu::Cpu& cpu) const;
   void PrepareReach(uint16_t number);
   void EmitReach(uint16_t number);
   bool DiedBefore(uint16_t number) const;
@@ -119,8 +122,10 @@ class Walk {
   // that nothing has looked at yet; kModel is none.
   std::array<Law, program::kMaxVcpus> suspect_{};
   std::array<bool, program::kMaxVcpus> avx_under_zmm_{};
-  // KVM_GET_XSAVE would leave PKRU out; and a migration did (see CauseOf in explain.cc).
-  std::array<bool, program::kMaxVcpus> pkru_left_out_{}, pkru_lost_{};
+  // KVM_GET_XSAVE would leave PKRU or MXCSR out; and the value that a migration has lost so, the
+  // initial one where it has lost none (see CauseOf in explain.cc).
+  std::array<bool, program::kMaxVcpus> pkru_left_out_{}, mxcsr_left_out_{};
+  std::array<uint32_t, program::kMaxVcpus> pkru_lost_{}, mxcsr_lost_{};
   // The VMM's own PKRU is 0 in the thread that runs this vCPU.
   std::array<bool, program::kMaxVcpus> vmm_pkru_0_{};
   std::optional<unsigned> until_;

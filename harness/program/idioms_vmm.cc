@@ -160,6 +160,20 @@ void MoveCpu(Builder& b) {
   b.Look();
 }
 
+// The vCPU's CPU leaves the machine, with KVM's part of it and whatever the CPU still held; what
+// comes back has been set up anew.
+void Hotplug(Builder& b) {
+  b.LoadSome();
+  b.Add(Op::kHostCpu, {255});  // the last, where CPUs are a power of two
+  if (b.rng().OneIn(2)) b.Exit();
+  b.Add(Op::kHostOnline, {0});
+  if (b.rng().OneIn(2)) b.Disturb();
+  if (b.rng().OneIn(2)) b.Look();
+  b.Add(Op::kHostOnline, {1});
+  b.Add(Op::kHostCpu, {255});
+  b.Look();
+}
+
 // A competitor: nothing of it may show in components the guest never used.
 void Competitor(Builder& b) {
   const uint64_t slot = b.AnySlot();
@@ -242,6 +256,7 @@ constexpr Idiom kIdioms[] = {
     {"xcrs", 10, Op::kSetXcrs, Xcrs},
     {"migrate", 12, Op::kMigrate, Migrate},
     {"move_cpu", 16, Op::kHostCpu, MoveCpu},
+    {"hotplug", 2, Op::kHostOnline, Hotplug},
     {"competitor", 20, Op::kHostDirty, Competitor},
     {"signal", 6, Op::kHostSignal, Signal},
     {"interrupted", 6, Op::kHostPreempt, Interrupted},

@@ -123,6 +123,7 @@ enum class Op : uint8_t {
   kHostPreempt = 154,  // pattern, delay: another thread takes the CPU, best during KVM_RUN
   kHostFork = 155,     // pattern: the VMM forks; the child dirties every register and exits
   kHostThread = 156,   // thread: the vCPU is run by another thread of the VMM from now on
+  kHostOnline = 157,   // online: the last CPU leaves the machine, or comes back
   // Guest: AMX
   kLdtilecfg = 160,   // palette, tiles, at, xor: the 64 bytes that FillTilecfg makes of these
   kSttilecfg = 161,   // journal 64 bytes

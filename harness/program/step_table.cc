@@ -302,6 +302,9 @@ constexpr StepRow kSteps[] = {
          "The VMM forks: the child dirties every register, may not use the vCPU, and exits."),
     Host(Op::kHostThread, "host.thread", Args{ArgRow{kU8, "thread", 1}}, kNothing, 8,
          "The vCPU is run by the n-th of the VMM's threads from now on, modulo 4."),
+    Host(Op::kHostOnline, "host.online", Args{ArgRow{kBool, "online", 0}}, kNothing, 1,
+         "The last CPU of the machine goes offline, and what runs there moves; or it comes back, "
+         "at the latest when the program ends."),
     // AMX.
     User(
         Op::kLdtilecfg, "amx.ldtilecfg",

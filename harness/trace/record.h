@@ -54,7 +54,8 @@ struct IoctlRecord {
 struct HostRecord {
   // kHostCpu: the CPU now run on; kHostSignal: 1 if KVM_RUN saw EINTR; kHostPreempt: 1 if the other
   // thread ran between the last look before KVM_RUN and the first behind it (best effort: timing
-  // is the machine's); kHostFork: errno that the child's ioctls gave, 0 if one succeeded.
+  // is the machine's); kHostFork: errno that the child's ioctls gave, 0 if one succeeded;
+  // kHostOnline: 0, or -1.
   int32_t result;
   int32_t error;
 };

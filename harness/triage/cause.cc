@@ -31,7 +31,7 @@ bool Disturbs(Op op) {
       return true;
     default:
       return (op >= Op::kExitOut && op <= Op::kExitPageFault) ||
-             (op >= Op::kHostCpu && op <= Op::kHostThread);
+             (op >= Op::kHostCpu && op <= Op::kHostOnline);
   }
 }
 

@@ -58,6 +58,11 @@ class Edit {
     const auto* bytes = reinterpret_cast<const uint8_t*>(&fault);
     return Replace(step, RecordKind::kFault, {bytes, bytes + sizeof(fault)});
   }
+  Edit& Returns(unsigned step, int result) {
+    const trace::IoctlRecord record{result, 0};
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&record);
+    return Replace(step, RecordKind::kIoctl, {bytes, bytes + sizeof(record)});
+  }
   // The agent is lost, and all records with it.
   Edit& Dies(const std::string& console) {
     records_.clear();
@@ -127,7 +132,12 @@ uint64_t RipOf(const plan::Plan& plan, unsigned step) {
 trace::Platform PlatformOf(std::string_view entry) {
   constexpr uint64_t kAmx = Bit(Component::kTilecfg) | Bit(Component::kTiledata);
   const bool amx = entry == "kvm-set-msr-xfd-host-nm";
-  trace::Platform p = judge::TestPlatform(judge::kTestComponents | (amx ? kAmx : 0));
+  const bool standard = entry == "kvm-get-xsave-mxcsr-left-out";
+  trace::Platform p = judge::TestPlatform(judge::kTestComponents | (amx ? kAmx : 0), !standard);
+  if (entry == "kvm-cet-bitmap-base") {
+    p.kernel = "7.3.4";
+    p.guest.cet_ss = p.guest.cet_ibt = true;
+  }
   p.xcr0_loaded = true;
   if (amx) p.host.xsave.xfd = p.guest.xsave.xfd = true;
   if (entry == "amd-avx-initial-under-zmm") {
@@ -158,6 +168,11 @@ constexpr char kAvxAloneNative[] =
     "xrstor slot=0 rfbm=sse\n"
     "sse.ldmxcsr value=0x1f80\n"
     "os.getregset image=0\n";
+// An image with neither SSE nor AVX leaves MXCSR as it is.
+constexpr char kMxcsrLeft[] =
+    "sse.ldmxcsr value=0\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.get_xsave image=0\n";
 constexpr char kPkruUnset[] =
     "vmm.image_write image=1 offset=2688 value=0xc\n"
     "vmm.image_write image=1 offset=512 value=0x200\n"
@@ -250,6 +265,24 @@ const Case kCases[] = {
      [](Edit& e, const plan::Plan&) {
        e.XstateBv(2, kAvxBit, kSseBit).Set(2, 24, uint32_t{0x1f80});
      }},
+
+    {"kvm-get-xsave-mxcsr-left-out", "", kMxcsrLeft,
+     [](Edit& e, const plan::Plan&) { e.XstateBv(2, 0, ~0ull).Set(2, 24, uint32_t{0x1f80}); }},
+    {"kvm-get-xsave-mxcsr-left-out", "the image has SSE", kMxcsrLeft,
+     [](Edit& e, const plan::Plan&) { e.XstateBv(2, kSseBit, 0).Set(2, 24, uint32_t{0x1f80}); }},
+    {"kvm-get-xsave-mxcsr-left-out", "another value than the initial one", kMxcsrLeft,
+     [](Edit& e, const plan::Plan&) { e.XstateBv(2, 0, ~0ull).Set(2, 24, uint32_t{0x3f80}); }},
+    {"kvm-get-xsave-mxcsr-left-out", "XMM1 is not as it was, too", kMxcsrLeft,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(2, 0, ~0ull).Set(2, 24, uint32_t{0x1f80}).Set(2, 160 + 16, PatternBytes(7, 16));
+     }},
+
+    {"kvm-cet-bitmap-base", "", "vmm.set_msr msr=u_cet value=0x2000\n",
+     [](Edit& e, const plan::Plan&) { e.Returns(0, 0); }},
+    {"kvm-cet-bitmap-base", "the base is a multiple of 16 KiB",
+     "vmm.set_msr msr=u_cet value=0x4000\n", [](Edit& e, const plan::Plan&) { e.Returns(0, 0); }},
+    {"kvm-cet-bitmap-base", "what is refused is a shadow stack pointer",
+     "vmm.set_msr msr=pl0_ssp value=0x2000\n", [](Edit& e, const plan::Plan&) { e.Returns(0, 0); }},
 
     {"getregset-stale-mxcsr", "", kAvxAloneNative,
      [](Edit& e, const plan::Plan&) { e.XstateBv(5, kAvxBit, kSseBit).Set(5, 24, uint32_t{0}); }},

@@ -4,6 +4,7 @@
 // of what is wrong.
 #include <cerrno>
 
+#include "harness/plan/vmm.h"
 #include "tests/judge/judge_testing.h"
 
 namespace fpswap::judge {
@@ -305,6 +306,36 @@ TEST_F(AmxVerdict, WithoutCetTheVmmReadsZeroOrNothing) {
   EXPECT_TRUE(with(1, 0, 1, 0));
   EXPECT_FALSE(with(1, 1, 1, 0));
   EXPECT_FALSE(with(0, 0, 0, 1));
+}
+
+TEST_F(AmxVerdict, ABitmapBaseThatKvmRefusesHasItsCause) {
+  const auto set = [&](const std::string& arguments) {
+    const auto plan = PlanOf(("vmm.set_msr " + arguments + "\n").c_str(), platform_);
+    return First(Judge(platform_).Check(plan, Records(plan).Ioctl(0, 0).End())).cause;
+  };
+  EXPECT_EQ(set("msr=u_cet value=0x1000"), "cet-bitmap-base-refused");
+  EXPECT_EQ(set("msr=s_cet value=0x2004"), "cet-bitmap-base-refused");
+  EXPECT_EQ(set("msr=u_cet value=0x4000"), "");
+  EXPECT_EQ(set("msr=pl1_ssp value=0x1000"), "");
+  const auto migrated = [&](const std::string& value,
+                            const std::vector<plan::MigrateFailure>& failures) {
+    const auto plan = PlanOf(
+        ("msr.write msr=u_cet value=" + value + "\nvmm.migrate order=0\n").c_str(), platform_);
+    const std::span<const uint8_t> bytes{reinterpret_cast<const uint8_t*>(failures.data()),
+                                         failures.size() * sizeof(plan::MigrateFailure)};
+    return First(Judge(platform_).Check(plan, Records(plan).Ioctl(1, -1, 0, bytes).End())).cause;
+  };
+  const auto failure = [](plan::MigrateCall call, uint8_t saving = 0, uint8_t vcpu = 0) {
+    return plan::MigrateFailure{static_cast<uint8_t>(call), saving, vcpu, 0, 0};
+  };
+  const auto msrs = failure(plan::MigrateCall::kMsrs), xsave = failure(plan::MigrateCall::kXsave);
+  EXPECT_EQ(migrated("0x1000", {msrs}), "cet-bitmap-base-refused");
+  EXPECT_EQ(migrated("0x4000", {msrs}), "") << "KVM takes it";
+  EXPECT_EQ(migrated("0x1000", {xsave}), "");
+  EXPECT_EQ(migrated("0x1000", {msrs, xsave}), "");
+  EXPECT_EQ(migrated("0x1000", {failure(plan::MigrateCall::kMsrs, 1)}), "") << "a GET";
+  EXPECT_EQ(migrated("0x1000", {failure(plan::MigrateCall::kMsrs, 0, 3)}), "") << "no such vCPU";
+  EXPECT_EQ(migrated("0x1000", {}), "");
 }
 
 }  // namespace

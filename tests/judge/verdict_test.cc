@@ -506,6 +506,81 @@ TEST_F(VerdictTest, APkruThatAMigrationLosesBehindASetWithoutItHasItsCause) {
             "")
       << "the image has PKRU";
   EXPECT_EQ(told(set + migrate, {4, 0, 0, 0}), "") << "another value, not none";
+  EXPECT_EQ(told(set + migrate + "pkru.write value=0x40000000\n"), "") << "another than was lost";
+}
+
+TEST_F(VerdictTest, AnMxcsrThatAnImageWithoutSseAndAvxLeavesOutHasItsCause) {
+  // What is said of the last step, an ioctl that gives `image` or an instruction that stores MXCSR.
+  const auto told = [&](bool compacted, const std::string& steps,
+                        const std::vector<uint8_t>& seen) {
+    const auto platform = TestPlatform(kTestComponents, compacted);
+    const auto plan = PlanOf(steps.c_str(), platform);
+    Records records(plan);
+    const auto& all = plan.effective.steps;
+    const auto last = static_cast<uint16_t>(all.size() - 1);
+    for (uint16_t i = 0; i < last; ++i) {
+      const bool vmm = program::RowOf(all[i]).actor == program::Actor::kVmm;
+      if (vmm) records.Ioctl(i, 0);
+    }
+    const bool image = program::RowOf(all[last]).actor == program::Actor::kVmm;
+    image ? records.Ioctl(last, 0, 0, seen) : records.Journal(last, seen);
+    const Divergence d = First(Judge(platform).Check(plan, records.End()));
+    EXPECT_EQ(d.component, Component::kSse) << d.words;
+    return d.cause;
+  };
+  const std::string load = "sse.ldmxcsr value=0\n", set = "vmm.set_xsave image=0\n";
+  const std::string get = "vmm.get_xsave image=0\n", look = "sse.stmxcsr\n";
+  const std::string migrate = "vmm.migrate order=0\n";
+  const std::vector<uint8_t> left_out = FreshImage(platform_), initial = {0x80, 0x1f, 0, 0};
+  EXPECT_EQ(told(false, load + set + get, left_out), "mxcsr-left-out");
+  EXPECT_EQ(told(false, load + get, left_out), "mxcsr-left-out") << "XSAVE leaves XINUSE[1] clear";
+  EXPECT_EQ(told(false, load + set + migrate + look, initial), "mxcsr-left-out");
+  EXPECT_EQ(told(false, load + migrate + look, initial), "mxcsr-left-out");
+  // Near misses stay as they are.
+  EXPECT_EQ(told(true, load + get, left_out), "") << "XSAVES sets the bit for MXCSR";
+  EXPECT_EQ(told(true, load + migrate + look, initial), "");
+  EXPECT_EQ(told(false, load + look, initial), "") << "nothing was migrated";
+  EXPECT_EQ(told(false, load + migrate + look, {0x80, 0x3f, 0, 0}), "") << "not the initial value";
+  EXPECT_EQ(told(false, "sse.load xmm=0 pattern=0x77\n" + load + migrate + look, initial), "")
+      << "XMM was in use";
+  EXPECT_EQ(told(false, load + migrate + "sse.ldmxcsr value=0x3f80\n" + look, initial), "")
+      << "another value than was lost";
+  EXPECT_EQ(
+      told(false, load + set + load + "sse.load xmm=0 pattern=0x77\n" + migrate + look, initial),
+      "")
+      << "it ran since";
+  std::vector<uint8_t> with_sse = left_out;
+  Put<uint64_t>(with_sse, 512, 2);
+  EXPECT_EQ(told(false, load + get, with_sse), "") << "the image has SSE";
+  // What else differs is told beside it.
+  {
+    const auto platform = TestPlatform(kTestComponents, /*compacted=*/false);
+    const auto plan = PlanOf((load + get).c_str(), platform);
+    std::vector<uint8_t> garbled = left_out;
+    garbled[700] = 0x11;
+    const auto both =
+        Judge(platform).Check(plan, Records(plan).Ioctl(1, 0, 0, garbled).End()).divergences;
+    ASSERT_EQ(both.size(), 2u);
+    EXPECT_EQ(both[0].cause, "mxcsr-left-out");
+    EXPECT_EQ(both[1].offset, 700u);
+    EXPECT_EQ(both[1].cause, "");
+  }
+  std::vector<uint8_t> other = left_out;
+  other[25] = 0x3f;
+  EXPECT_EQ(told(false, load + get, other), "");
+}
+
+// Seen in lab:amd: KVM_SET_SREGS refused the CR4 that the guest had, and the program could not go
+// on.
+TEST_F(VerdictTest, ACpuidWithoutPkuTakesPkeAway) {
+  const auto plan = PlanOf(
+      "xcr0 x87+sse\nvmm.migrate order=0\nvmm.set_cpuid features=x87+sse\npkru.read\n", platform_);
+  const std::vector<uint8_t> components = {3, 0, 0, 0, 0, 0, 0, 0}, pkru = {0, 0, 0, 0};
+  const auto judged = [&](Records records) { return Check(plan, records.End()).ok(); };
+  Records until(plan);
+  until.Ioctl(0, 0).Ioctl(1, 0, 0, components);
+  EXPECT_TRUE(judged(Records(until).Fault(2, cpu::kUD)));
+  EXPECT_FALSE(judged(Records(until).Journal(2, pkru)));
 }
 
 TEST_F(VerdictTest, WhatTheKernelLogsMeanwhileIsLaw6IfItIsOurs) {
@@ -583,6 +658,30 @@ TEST_F(VerdictTest, WhatSetFpuLosesIsToldAtSetFpu) {
   EXPECT_EQ(d.where, "x87 state of kvm_fpu");
   EXPECT_EQ(d.relation, Relation::kInitial);
   EXPECT_EQ(First(Check(plan, Records(plan).Ioctl(0, 0).Journal(1, neither).End())).step, 1);
+}
+
+TEST_F(VerdictTest, WhatSetFpuLosesAndAnotherFailureInOneLookAreBothTold) {
+  const auto platform = TestPlatform(kTestComponents, /*compacted=*/false);
+  const auto plan = PlanOf(
+      "sse.ldmxcsr value=0\nvmm.set_xsave image=0\nvmm.set_fpu pattern=2 fcw=0x27f mxcsr=0\n"
+      "vmm.get_xsave image=0\n",
+      platform);
+  Judge judge(platform);
+  const auto told = [&](const std::vector<uint8_t>& image) {
+    return judge.Check(plan, Records(plan).Ioctl(1, 0).Ioctl(2, 0).Ioctl(3, 0, 0, image).End());
+  };
+  // Nothing of the call is there, and MXCSR is left out of the image.
+  std::vector<uint8_t> image = FreshImage(platform);
+  const auto both = told(image);
+  ASSERT_EQ(both.divergences.size(), 3u) << Told(both);
+  EXPECT_EQ(both.divergences[0].where, "x87 state of kvm_fpu");
+  EXPECT_EQ(both.divergences[1].where, "XMM of kvm_fpu");
+  EXPECT_EQ(both.divergences[2].cause, "mxcsr-left-out");
+  // Registers that hold neither what the call gave nor what was there are no loss of its.
+  std::fill_n(&image[32], 16 * 8, uint8_t{0x5a});
+  const auto garbled = told(image);
+  ASSERT_EQ(garbled.divergences.size(), 1u) << Told(garbled);
+  EXPECT_EQ(First(garbled).step, 3);
 }
 
 TEST_F(VerdictTest, AGuestUnderTheHostsXcr0IsOneDivergence) {

@@ -53,7 +53,7 @@ TEST(StepTable, OpcodesNeverChange) {
             "132:vmm.get_mp_state 133:vmm.set_cpuid 134:vmm.run_immediate 135:vmm.migrate "
             "136:vmm.init 137:vmm.set_xcrs_list 138:vmm.get_msr_list 139:vmm.set_msr_list "
             "150:host.cpu 151:host.dirty 152:host.pkru 153:host.signal "
-            "154:host.preempt 155:host.fork 156:host.thread "
+            "154:host.preempt 155:host.fork 156:host.thread 157:host.online "
             "160:amx.ldtilecfg 161:amx.sttilecfg 162:amx.tileloadd 163:amx.tilestored "
             "164:amx.tilezero 165:amx.tilerelease 166:amx.tdpbssd 167:amx.tdpbsud "
             "168:amx.tdpbusd 169:amx.tdpbuud "

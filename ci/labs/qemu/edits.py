@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is changed in QEMU 10.0 before it is built: flaws of the emulated CPU that looked like KVM's or hid them.
 
-`check` names the program in qemu-selftest/ that diverges without the edit, in lab:amd-native unless it takes a guest; NONE
-where no step can tell. "SDM" is Intel's manual;
+`check` names the program in qemu-selftest/ that diverges without the edit, in lab:amd-native unless it takes a guest. "SDM" is Intel's manual;
 what AMD does otherwise is said."""
 
 from ..apply import LAB, Change, Edit, after, before, swap
 
-NONE = "NONE"
 FPU = "target/i386/tcg/fpu_helper.c"
 EMIT = "target/i386/tcg/emit.c.inc"
 DECODE = "target/i386/tcg/decode-new.c.inc"
@@ -354,8 +352,19 @@ static void gen_x87_stack(DisasContext *s, int uses, TCGv ptr, TCGLabel *skip)
              swap(FPU, "    env->fpip = 0;\n    env->fpdp = 0;\n", "    env->fpip = 0;\n    env->fpdp = 0;\n    env->fpop = 0;\n"),
          )),
 
+    Edit("emms-nm", "EMMS raises #UD if CR0.EM and #NM if CR0.TS, as all of MMX (SDM vol. 2, EMMS).", "cr0-ts", (
+        swap(EMIT, "    gen_helper_emms(tcg_env);\n", """    if (s->flags & HF_EM_MASK) {
+        gen_illegal_opcode(s);
+    } else if (s->flags & HF_TS_MASK) {
+        gen_NM_exception(s);
+    } else {
+        gen_helper_emms(tcg_env);
+    }
+"""),
+    )),
+
     Edit("xsave-nm", "XSAVE and its kind raise #NM if CR0.TS (SDM vol. 2, XSAVE and XRSTOR); #UD comes first, #GP after it.",
-         NONE, (
+         "cr0-ts", (
              before(FPU, "    /* The operand must be 64 byte aligned.  */\n", """    if (env->cr[0] & CR0_TS_MASK) {
         raise_exception_ra(env, EXCP07_PREX, ra);
     }
