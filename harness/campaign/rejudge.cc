@@ -90,10 +90,7 @@ std::string JudgeStored(const Stored& finding, std::span<const triage::Known> kn
 std::expected<std::string, std::string> RunStored(const Stored& finding,
                                                   std::span<const triage::Known> known,
                                                   Runner& runner) {
-  std::error_code status;
-  const fs::path small = finding.folder / "minimized.fps";
-  const auto program =
-      files::ReadProgram(fs::exists(small, status) ? small : finding.folder / "program.fps");
+  const auto program = files::ReadProgram(triage::SmallestProgram(finding.folder));
   if (!program) return std::string("can't be read");
   std::string outcome;
   for (unsigned i = 0; i < kTries; ++i) {

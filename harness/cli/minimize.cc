@@ -184,7 +184,7 @@ int Minimizer::Go(program::Program program, std::optional<Wanted> wanted, const 
   }
   count = Count(result.program);
   // A flaky one may not have shown again: then there is no run of it to keep.
-  if (of_finding_ && shown_ && shown_->plan.effective == result.program) {
+  if (of_finding_ && count > 0) {
     if (auto written = WriteTrace(out); !written) return Fail(io_, kBadInput, written.error());
   }
   if (options_.common.json) {
