@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ci/lab control: a positive control. A kernel with a bug of ours in it (kernel_edits.py) has to be found out by fpswap, and
-the same kernel without it not."""
+"""ci/lab control: a positive control, the whole way. A kernel with a bug of ours in it (kernel_edits.py) has to be found out
+by fpswap from an empty corpus, the finding to become a small program, one group and a selftest in that kernel's tree, and
+program and selftest have to fail with the bug and pass on the same kernel without it."""
 
 import json
 import pathlib
@@ -40,7 +41,9 @@ def control(family, series, names, make):
     print(f"{healthy}: built and started in {clock()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for bug in bugs:
-            _find(make(f"{healthy}+{bug.name}").name, healthy, bug, fpswap, pathlib.Path(folder) / bug.name, clock)
+            sick = make(f"{healthy}+{bug.name}").name
+            finding = _find(sick, healthy, bug, fpswap, pathlib.Path(folder) / bug.name, clock)
+            _hand_over(sick, healthy, series, finding, fpswap, clock)
 
 
 def _find(sick, healthy, bug, fpswap, folder, clock):
@@ -62,6 +65,29 @@ def _find(sick, healthy, bug, fpswap, folder, clock):
             raise store.Failure(f"{name}: this program {'shows nothing' if expected else 'diverges too'}, so what was found "
                                 f"is not {bug.name}:\n{done.stdout}")
         print(f"  lab:{name}: " + ("it is new:\n" + done.stdout if expected else "nothing"), flush=True)
+    return finding
+
+
+def _hand_over(sick, healthy, series, finding, fpswap, clock):
+    """Group and selftest of the finding, and what the selftest says on both kernels."""
+    report = _json([fpswap, "report", finding.parent, "--json"])
+    group = next(each for each in report["groups"] if each["name"] == finding.name)
+    print(f"  grouped: {group['cause']}, {clock()}", flush=True)
+    results = finding / "selftest.json"
+    done = subprocess.run([store.REPOSITORY / "ci" / "export-check", "--kernel", series, "--lab", sick, "--lab", healthy,
+                           "--json", results, "--fpswap", fpswap, finding], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise store.Failure(f"the selftest of {finding.name} is not as it should be:\n{done.stdout}")
+    result = json.loads(results.read_text(encoding="utf-8"))[0]
+    if not result["selftests"]:
+        raise store.Failure(f"{finding.name} was not exported: {' '.join(result['refused'])}")
+    print(f"  exported and compiled: {', '.join(result['selftests'])}, {clock()}", flush=True)
+    for name, expected in ((sick, "FAIL"), (healthy, "pass")):
+        for test, told in result["labs"][name].items():
+            # What it says is what it expected and what it got: a test that dies says something else.
+            if told["verdict"] != expected or (expected == "FAIL" and "expected" not in told["said"]):
+                raise store.Failure(f"{name}: {test}: {told['verdict']}, {told['said']}; {expected} was due")
+            print(f"  lab:{name}: {told['verdict']}" + (f": {told['said']}" if expected == "FAIL" else ""), flush=True)
 
 
 def _json(words):

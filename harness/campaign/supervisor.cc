@@ -60,6 +60,16 @@ void AddCounts(const JobResult& result, triage::RunState& state) {
   for (const auto& [name, count] : result.new_seen) state.fresh[name] += count;
 }
 
+// Between rounds: what workers said long ago goes, so that a run of months fills no disk.
+void TrimLogs(const fs::path& run) {
+  constexpr uintmax_t kMaxLog = 1u << 20;
+  std::error_code status;
+  for (unsigned job = 0; fs::exists(JobStatsPath(run, job), status); ++job) {
+    const fs::path log = run / fmt::format("job-{}.log", job);
+    if (fs::file_size(log, status) > kMaxLog && !status) fs::resize_file(log, 0, status);
+  }
+}
+
 std::string DescribeEnd(int status) {
   if (WIFSIGNALED(status)) {
     return fmt::format("was killed by signal {} ({})", WTERMSIG(status),
@@ -71,9 +81,11 @@ std::string DescribeEnd(int status) {
 }  // namespace
 
 void Supervisor::Interrupt() { interrupted_flag = 1; }
+bool Supervisor::Interrupted() { return interrupted_flag != 0; }
 
 Supervisor::Supervisor(FuzzOptions options, Launch launch)
     : options_(std::move(options)), launch_(std::move(launch)) {
+  interrupted_flag = 0;
   if (!launch_) {
     launch_ = [this](const WorkerOptions& worker, unsigned restart) {
       return LaunchEngine(options_, worker, restart);
@@ -82,7 +94,6 @@ Supervisor::Supervisor(FuzzOptions options, Launch launch)
 }
 
 Status Supervisor::Prepare() {
-  interrupted_flag = 0;
   auto folder = MakeRunFolder(options_.worker.findings);
   if (!folder) return std::unexpected(folder.error());
   run_ = std::move(*folder);
@@ -319,6 +330,7 @@ Progress Supervisor::Measure() const {
   Progress sum;
   sum.seconds = Now() - started_;
   sum.restarts = restarts_;
+  sum.rounds = rounds_;
   for (const Job& job : jobs_) {
     const Stats& stats = *job.stats;
     sum.made += stats.made;
@@ -337,6 +349,12 @@ Progress Supervisor::Measure() const {
   return sum;
 }
 
+Progress Supervisor::Measure(const Summary& summary) const {
+  Progress progress = Measure();
+  if (!summary.errors.empty()) progress.last_said = summary.errors.back();
+  return progress;
+}
+
 bool Supervisor::Over(const Progress& progress) const {
   if (interrupted_flag || progress.jobs == 0) return true;
   if (options_.until_new && progress.new_found > 0) return true;
@@ -348,11 +366,7 @@ void Supervisor::StopWorkers(Summary& summary, const Show& show) {
   for (Job& job : jobs_) job.stats->stop = 1;
   const double deadline = Now() + kGrace;
   while (Measure().jobs > 0) {
-    for (Job& job : jobs_) {
-      int status = 0;
-      if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
-      Reap(job, status, summary);
-    }
+    ReapEnded(summary);
     if (Now() > deadline) {
       for (Job& job : jobs_) {
         if (job.process < 0) continue;
@@ -408,6 +422,80 @@ void Supervisor::SumUp(Summary& summary) {
   if (!keep_run_) fs::remove_all(run_->path, ignored);
 }
 
+void Supervisor::ReapEnded(Summary& summary) {
+  for (Job& job : jobs_) {
+    int status = 0;
+    if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
+    Reap(job, status, summary);
+  }
+}
+
+// Until the whole run is over, or this round. The workers have ended then.
+void Supervisor::RunRound(Summary& summary, const Show& show) {
+  const Rounds& rounds = options_.rounds;
+  const double began = Now();
+  ++rounds_;
+  for (Job& job : jobs_) {
+    job.stats->stop = job.stats->failed = 0;
+    job.deaths = 0;
+    if (auto started = Start(job); !started) summary.errors.push_back(started.error());
+  }
+  for (Progress progress = Measure(summary); !Over(progress); progress = Measure(summary)) {
+    if (show) show(progress);
+    if (progress.seconds - noted_ >= kNoteEvery) NoteProgress(progress, summary);
+    std::this_thread::sleep_for(kTick);
+    ReapEnded(summary);
+    if (Now() - shared_ > kShareEvery) {
+      ShareQueues(run_->path, /*last=*/false, summary);
+      shared_ = Now();
+    }
+    if (rounds.seconds > 0 && Now() - began >= rounds.seconds) break;
+    if (rounds.over && rounds.over(progress)) break;
+  }
+  StopWorkers(summary, show);
+}
+
+void Supervisor::Wait(double seconds, const Summary& summary, const Show& show) {
+  Progress progress = Measure(summary);
+  progress.waiting = true;
+  progress.starting = false;
+  for (const double end = Now() + seconds; Now() < end && !interrupted_flag;) {
+    progress.seconds = Now() - started_;
+    if (show) show(progress);
+    std::this_thread::sleep_for(kTick);
+  }
+}
+
+void Supervisor::RunRounds(Summary& summary, const Show& show) {
+  const Rounds& rounds = options_.rounds;
+  double wait = rounds.wait;
+  while (true) {
+    summary.failed = summary.unavailable = false;
+    if (rounds.between) {
+      if (auto ready = rounds.between(); !ready) {
+        summary.failed = true;
+        summary.errors.push_back(ready.error());
+        return;
+      }
+      if (interrupted_flag) return;
+    }
+    const uint64_t programs = Measure().programs;
+    RunRound(summary, show);
+    // What could not be saved would be written over.
+    if (rounds.seconds == 0 || interrupted_flag || keep_run_) return;
+    if (Measure().programs > programs) wait = rounds.wait;
+    if (summary.failed || summary.unavailable) {
+      Wait(wait, summary, show);
+      wait = std::min(2 * wait, rounds.longest_wait);
+      if (interrupted_flag) return;
+    }
+    TrimLogs(run_->path);
+    if (summary.errors.size() > Summary::kMaxErrors) {
+      summary.errors.erase(summary.errors.begin(), summary.errors.end() - Summary::kMaxErrors);
+    }
+  }
+}
+
 std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   Summary summary;
   if (auto saved = SalvageOldRuns(summary); !saved) return std::unexpected(saved.error());
@@ -415,24 +503,7 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   if (auto opened = OpenStore(); !opened) return std::unexpected(opened.error());
   if (auto begun = BeginRun(); !begun) return std::unexpected(begun.error());
   started_ = shared_ = Now();
-  for (Job& job : jobs_) {
-    if (auto started = Start(job); !started) summary.errors.push_back(started.error());
-  }
-  for (Progress progress = Measure(); !Over(progress); progress = Measure()) {
-    if (show) show(progress);
-    if (progress.seconds - noted_ >= kNoteEvery) NoteProgress(progress, summary);
-    std::this_thread::sleep_for(kTick);
-    for (Job& job : jobs_) {
-      int status = 0;
-      if (job.process < 0 || waitpid(job.process, &status, WNOHANG) != job.process) continue;
-      Reap(job, status, summary);
-    }
-    if (Now() - shared_ > kShareEvery) {
-      ShareQueues(run_->path, /*last=*/false, summary);
-      shared_ = Now();
-    }
-  }
-  StopWorkers(summary, show);
+  RunRounds(summary, show);
   ShareQueues(run_->path, /*last=*/true, summary);
   SumUp(summary);
   return summary;

@@ -31,6 +31,32 @@
 
 namespace fpswap::campaign {
 
+// What is known while it runs, and at the end.
+struct Progress {
+  double seconds = 0;
+  uint64_t made = 0, programs = 0, reached = 0, corpus = 0, new_found = 0, known_found = 0,
+           trimmed = 0, unsaved = 0;
+  unsigned jobs = 0, restarts = 0, rounds = 0;
+  uint64_t hash = 0;  // over the programs made; with one job, the same for the same seed
+  uint64_t peak_rss_mib = 0;
+  bool starting = true;
+  bool waiting = false;   // for the next round: this one could not go on
+  std::string last_said;  // the last of Summary::errors, while the run goes on
+};
+
+// A run without an end is cut into rounds: the workers come to an end and new ones go on with the
+// corpus, which is what bounds their memory.
+struct Rounds {
+  double seconds = 0;  // 0: there are none, the run is one piece
+  // Before the first round and after each, while no worker runs. An error ends the run.
+  std::function<std::expected<void, std::string>()> between;
+  // True ends this round at once. Called several times a second.
+  std::function<bool(const Progress&)> over;
+  // After a round that could not go on (the machine to test is gone), in seconds; doubled each time
+  // up to the second.
+  double wait = 10, longest_wait = 600;
+};
+
 struct FuzzOptions {
   WorkerOptions worker;  // its `job` and `run` are set here; `runs` and `seed` are the whole run's
   double seconds = 0;    // 0: no limit
@@ -41,17 +67,7 @@ struct FuzzOptions {
   std::filesystem::path self;      // the fpswap command
   bool keep_corpus = false;        // worker.corpus was given by the user; else it lives in the run
   std::string kernel, cpu;         // of the machine that the target runs on, for the store
-};
-
-// What is known while it runs, and at the end.
-struct Progress {
-  double seconds = 0;
-  uint64_t made = 0, programs = 0, reached = 0, corpus = 0, new_found = 0, known_found = 0,
-           trimmed = 0, unsaved = 0;
-  unsigned jobs = 0, restarts = 0;
-  uint64_t hash = 0;  // over the programs made; with one job, the same for the same seed
-  uint64_t peak_rss_mib = 0;
-  bool starting = true;
+  Rounds rounds;
 };
 
 struct Summary {
@@ -59,9 +75,11 @@ struct Summary {
   ReachTable reach;
   std::map<std::string, uint64_t> known_seen, new_seen;  // programs, by name
   std::vector<std::filesystem::path> interrupted;        // folders of what was about to run
-  std::vector<std::string> errors;  // why the run came to an end early, what was lost
-  bool unavailable = false;         // a worker could not open the target
-  bool failed = false;              // the run could not go on (`errors` says why)
+  // Why the run came to an end early, what was lost; the last kMaxErrors of them.
+  std::vector<std::string> errors;
+  static constexpr size_t kMaxErrors = 200;
+  bool unavailable = false;  // a worker could not open the target
+  bool failed = false;       // the run could not go on (`errors` says why)
 };
 
 class Supervisor {
@@ -75,8 +93,10 @@ class Supervisor {
   // Runs to the end. `show` is called several times a second. An error: the run could not begin.
   std::expected<Summary, std::string> Run(const Show& show);
 
-  // Ends the run in good order; async-signal-safe.
+  // Ends the run in good order; async-signal-safe. It holds for what this process runs from the
+  // making of a Supervisor on, before Run() too.
   static void Interrupt();
+  static bool Interrupted();
 
  private:
   struct Job {
@@ -92,6 +112,10 @@ class Supervisor {
   std::expected<void, std::string> BeginRun();
   void NoteProgress(const Progress& progress, Summary& summary);
   std::expected<void, std::string> Start(Job& job);
+  void RunRounds(Summary& summary, const Show& show);
+  void RunRound(Summary& summary, const Show& show);
+  void Wait(double seconds, const Summary& summary, const Show& show);
+  void ReapEnded(Summary& summary);
   void Reap(Job& job, int status, Summary& summary);
   std::expected<void, std::string> Salvage(const std::filesystem::path& run, unsigned job,
                                            Summary& summary);
@@ -103,6 +127,7 @@ class Supervisor {
   void ShareQueues(const std::filesystem::path& run, bool last, Summary& summary);
   bool Over(const Progress& progress) const;
   Progress Measure() const;
+  Progress Measure(const Summary& summary) const;  // with what was said
   void StopWorkers(Summary& summary, const Show& show);
   std::expected<void, std::string> NoteAbandoned(const std::filesystem::path& run);
   void SumUp(Summary& summary);
@@ -117,7 +142,7 @@ class Supervisor {
   bool noting_ = true;  // false: the store failed, which was said
   double noted_ = 0;    // when, by Progress::seconds
   double started_ = 0, shared_ = 0;
-  unsigned restarts_ = 0;
+  unsigned restarts_ = 0, rounds_ = 0;
   unsigned interrupted_ = 0;
 };
 

@@ -248,6 +248,7 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
     }
     runner = MakeRunner(std::move(*target));
   }
+  (*stats)->corpus = 0;  // this life's, which begins with what the last one left
   (*stats)->ready = 1;
   return std::unique_ptr<Worker>(new Worker(std::make_unique<Impl>(
       options, std::move(runner), std::move(*stats), std::move(*lock), std::move(known))));

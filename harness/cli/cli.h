@@ -57,6 +57,9 @@ struct FuzzArguments {
   std::optional<std::filesystem::path> corpus, seeds;
   std::filesystem::path findings = "findings";
   bool until_new = false;
+  bool forever = false;
+  double round = 3600;
+  uint64_t disk_mib = 4096, memory_mib = 0;  // 0: 1024 a job
   unsigned jobs = 1;
   unsigned batch = 48;
   std::string engine = "auto";

@@ -44,7 +44,10 @@ std::expected<trace::Trace, std::string> ReadTraceFile(const fs::path& path) {
 fs::path TraceOrProgram(const fs::path& path) {
   std::error_code status;
   if (!fs::is_directory(path, status)) return path;
-  return fs::exists(path / "trace.fpt", status) ? path / "trace.fpt" : path / "program.fps";
+  for (const char* name : {"minimized.fpt", "trace.fpt"}) {
+    if (fs::exists(path / name, status)) return path / name;
+  }
+  return path / "program.fps";
 }
 
 ExitCode ExitOf(size_t fresh, size_t bad) {

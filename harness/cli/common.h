@@ -31,8 +31,8 @@ int FailUnavailable(const Io& io, std::string_view target, const targets::Unavai
 // The error begins with the file's name.
 std::expected<trace::Trace, std::string> ReadTraceFile(const std::filesystem::path& path);
 
-// What of a finding's folder (or a known divergence's) says most: its trace, else its program. Any
-// other path is itself.
+// What of a finding's folder (or a known divergence's) says most: the trace of `fpswap minimize`,
+// else its own trace, else its program. Any other path is itself.
 std::filesystem::path TraceOrProgram(const std::filesystem::path& path);
 
 // The exit code where `fresh` divergences are new and `bad` files could not be read or written: a

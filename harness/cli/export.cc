@@ -16,6 +16,7 @@
 #include "harness/program/text.h"
 #include "harness/triage/finding.h"
 #include "harness/triage/known.h"
+#include "harness/triage/signature.h"
 
 namespace fpswap::cli {
 namespace fs = std::filesystem;
@@ -74,15 +75,18 @@ std::vector<std::string> CommentsOf(std::string_view text) {
 }
 
 std::expected<void, std::string> ReadTraceInto(const fs::path& path, ExportRequest& request,
-                                               std::optional<size_t> which) {
+                                               const std::string& signature) {
   const auto trace = ReadTraceFile(path);
   if (!trace) return std::unexpected(trace.error());
   request.program = trace->program;
   request.platform = trace->platform;
   const judge::Verdict verdict = judge::JudgeTrace(*trace);
   if (verdict.ok()) return {};
-  const size_t index = which.value_or(0) < verdict.divergences.size() ? which.value_or(0) : 0;
-  request.divergence = verdict.divergences[index];
+  // The one that the finding is of, or the first.
+  const auto of = std::ranges::find_if(verdict.divergences, [&](const judge::Divergence& each) {
+    return triage::SignatureOf(each).Key() == signature;
+  });
+  request.divergence = of == verdict.divergences.end() ? verdict.divergences.front() : *of;
   request.title = TitleOf(*request.divergence);
   request.about = {request.divergence->words};
   request.about.push_back(fmt::format(
@@ -158,9 +162,8 @@ int Export(const ExportOptions& options, const Io& io) {
   const fs::path path = TraceOrProgram(options.path);
   const auto name =
       folder ? triage::ReadFindingName(options.path) : std::unexpected(std::string("no folder"));
-  const auto read = path.extension() == ".fpt"
-                        ? ReadTraceInto(path, request, name ? name->divergence : std::nullopt)
-                        : ReadProgramInto(path, request);
+  const auto read = path.extension() == ".fpt" ? ReadTraceInto(path, request, name ? name->key : "")
+                                               : ReadProgramInto(path, request);
   if (!read) return Fail(io, kBadInput, read.error());
   if (folder) {
     const auto described = DescribeKnown(options.path, request);

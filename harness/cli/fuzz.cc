@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "harness/campaign/corpus.h"
+#include "harness/campaign/forever.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/supervisor.h"
 #include "harness/cli/common.h"
@@ -32,20 +33,23 @@ double Rate(const Progress& progress) {
   return progress.seconds > 0 ? static_cast<double>(progress.programs) / progress.seconds : 0;
 }
 
-// One line that is rewritten on a terminal, a line every few seconds elsewhere.
+// One line that is rewritten on a terminal, a line every few seconds elsewhere; every ten minutes
+// where it goes on for ever, into a log.
 class StatusLine {
  public:
-  explicit StatusLine(const Io& io) : io_(io) {}
+  StatusLine(const Io& io, bool forever) : io_(io), pause_(forever ? 600 : 5) {}
 
   void Show(const Progress& progress) {
-    const double every = io_.err_is_terminal ? 0.25 : 5;
+    const double every = io_.err_is_terminal ? 0.25 : pause_;
     if (shown_ > 0 && progress.seconds - shown_ < every) return;
     shown_ = progress.seconds + 1e-9;
     const std::string line = fmt::format(
         "{:5.0f} s  {} programs  {:.0f}/s  {} states  {} corpus  {} new  {} known  {} restarts",
         progress.seconds, progress.programs, Rate(progress), progress.reached, progress.corpus,
         progress.new_found, progress.known_found, progress.restarts);
-    const char* const text = progress.starting ? "opening the target ..." : line.c_str();
+    const char* const text = progress.waiting    ? "waiting for the target ..."
+                             : progress.starting ? "opening the target ..."
+                                                 : line.c_str();
     io_.err(io_.err_is_terminal ? fmt::format("\r{}\x1b[K", text) : fmt::format("{}\n", text));
   }
   void End() {
@@ -54,6 +58,7 @@ class StatusLine {
 
  private:
   const Io& io_;
+  const double pause_;
   double shown_ = 0;
 };
 
@@ -185,6 +190,38 @@ CLI::Validator NumberAboveZero(const std::string& expected) {
       "");
 }
 
+// Of all that judges and is judged: any change of this fpswap is another one.
+std::string BuildId() {
+  const auto self = files::ReadFile(OwnFolder() / "fpswap", size_t{1} << 30);
+  return self ? campaign::CorpusName(files::AsBytes(*self)) : "unknown";
+}
+
+std::expected<std::unique_ptr<campaign::Keeper>, std::string> Keep(const FuzzArguments& options,
+                                                                   campaign::FuzzOptions& fuzz,
+                                                                   const Io& io) {
+  const campaign::WorkerOptions& worker = fuzz.worker;
+  const uint64_t memory = options.memory_mib != 0 ? options.memory_mib : 1024 * options.jobs;
+  auto keeper = campaign::Keeper::Open(
+      {.findings = worker.findings,
+       .corpus = worker.corpus,
+       .known = worker.known,
+       .target = worker.target,
+       .target_options = worker.target_options,
+       .version = worker.version,
+       .build = BuildId(),
+       .disk_mib = options.disk_mib,
+       .memory_mib = memory,
+       .open = nullptr},
+      [&io](std::string_view sentence) { io.err(fmt::format("fpswap: {}\n", sentence)); });
+  if (!keeper) return keeper;
+  fuzz.rounds.seconds = options.round;
+  fuzz.rounds.between = [keep = keeper->get()] { return keep->Between(); };
+  fuzz.rounds.over = [keep = keeper->get()](const Progress& progress) {
+    return keep->Note(progress);
+  };
+  return keeper;
+}
+
 int ExitOf(const Summary& summary) {
   // One that could not be written was seen all the same.
   if (summary.progress.new_found > 0 || summary.progress.unsaved > 0) return kDiverges;
@@ -204,6 +241,11 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
     const auto found = FindAflFuzz();
     if (!found) return Fail(io, kUnavailable, found.error());
     afl_fuzz = *found;
+  }
+  if (options.forever && options.engine == "afl") {
+    return Fail(io, kBadInput,
+                "--forever drives libFuzzer or the plain engine: AFL++ goes on with its queues, "
+                "which nothing bounds");
   }
   if (options.mutator == "bytes" && engine->empty()) {
     return Fail(io, kBadInput,
@@ -251,13 +293,23 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
                      : afl_fuzz.empty() ? "libFuzzer"
                                         : "AFL++",
                      options.jobs, seed));
+  std::unique_ptr<campaign::Keeper> keeper;
+  if (options.forever) {
+    auto kept = Keep(options, fuzz, io);
+    if (!kept) return Fail(io, kBadInput, kept.error());
+    keeper = std::move(*kept);
+  }
   campaign::Supervisor supervisor(fuzz);
   const auto interrupt = [](int) { campaign::Supervisor::Interrupt(); };
   std::signal(SIGINT, interrupt);
   std::signal(SIGTERM, interrupt);
-  StatusLine line(io);
-  const auto summary = supervisor.Run([&](const Progress& progress) { line.Show(progress); });
+  StatusLine line(io, options.forever);
+  const auto summary = supervisor.Run([&](const Progress& progress) {
+    line.Show(progress);
+    if (keeper && progress.waiting) keeper->Note(progress);
+  });
   line.End();
+  if (keeper && summary) keeper->End(*summary);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
   if (!summary) return Fail(io, kBadInput, summary.error());
@@ -275,14 +327,37 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
       "1\n"
       "and the same seed and corpus the programs are the same on every run. Programs are on disk\n"
       "before they run; what was about to run when something went down is kept in --findings.");
-  command->add_option("--time", options->seconds, "Seconds to fuzz")
-      ->check(NumberAboveZero<double>("a number of seconds above 0, as in 60 or 0.5"));
-  command->add_option("--runs", options->runs, "Programs to run")
-      ->check(NumberAboveZero<uint64_t>("a number of programs above 0, as in 1000"));
-  command->add_flag("--until-new", options->until_new, "End at the first new divergence");
+  CLI::Option* time =
+      command->add_option("--time", options->seconds, "Seconds to fuzz")
+          ->check(NumberAboveZero<double>("a number of seconds above 0, as in 60 or 0.5"));
+  CLI::Option* runs =
+      command->add_option("--runs", options->runs, "Programs to run")
+          ->check(NumberAboveZero<uint64_t>("a number of programs above 0, as in 1000"));
+  CLI::Option* until_new =
+      command->add_flag("--until-new", options->until_new, "End at the first new divergence");
+  CLI::Option* forever = command->add_flag(
+      "--forever", options->forever,
+      "Go on until SIGTERM or Ctrl-C, in rounds, within bounds (docs/forever.md)");
+  command->add_option("--round", options->round, "Seconds of a round of --forever")
+      ->check(NumberAboveZero<double>("a number of seconds above 0, as in 3600"))
+      ->needs(forever)
+      ->capture_default_str();
+  command
+      ->add_option("--disk", options->disk_mib,
+                   "MiB that findings and corpus may take with --forever")
+      ->check(NumberAboveZero<uint64_t>("a number of MiB above 0, as in 4096"))
+      ->needs(forever)
+      ->capture_default_str();
+  command
+      ->add_option("--memory", options->memory_mib,
+                   "MiB that workers and agents may take with --forever (default: 1024 a job)")
+      ->check(NumberAboveZero<uint64_t>("a number of MiB above 0, as in 1024"))
+      ->needs(forever);
   command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)");
-  command->add_option("--corpus", options->corpus,
-                      "Folder of programs in byte form, read and added to (default: none is kept)");
+  CLI::Option* corpus = command->add_option(
+      "--corpus", options->corpus,
+      "Folder of programs in byte form, read and added to (default: none is kept)");
+  forever->needs(corpus)->excludes(time)->excludes(runs)->excludes(until_new);
   command->add_option("--seeds", options->seeds, "Folder of .fps files to add to --corpus first")
       ->check(CLI::ExistingDirectory);
   command->add_option("--findings", options->findings, "Folder that findings are written to")

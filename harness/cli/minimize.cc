@@ -57,6 +57,9 @@ class Minimizer {
   int Go(program::Program program, std::optional<Wanted> wanted, const fs::path& out);
 
  private:
+  // What the smallest program did when it last showed it, beside `out`: what is shown and exported
+  // of a finding from then on.
+  std::expected<void, std::string> WriteTrace(const fs::path& out) const;
   // Whether `program` shows it in `tries` runs; nothing where the target is gone.
   bool Shows(const program::Program& program, unsigned tries);
   unsigned Count(const program::Program& program);
@@ -66,17 +69,30 @@ class Minimizer {
   const Io& io_;
   campaign::Runner& runner_;
   Wanted wanted_;
-  std::string failed_;  // why the target is gone
+  bool of_finding_ = false;
+  std::string failed_;                  // why the target is gone
+  std::optional<campaign::Ran> shown_;  // the last run that showed it
   Clock::time_point told_ = Clock::now();
 };
 
 bool Minimizer::Shows(const program::Program& program, unsigned tries) {
   for (unsigned i = 0; i < tries && failed_.empty(); ++i) {
-    const auto ran = campaign::RunOne(runner_, program);
+    auto ran = campaign::RunOne(runner_, program);
     if (!ran) failed_ = ran.error();
-    if (ran && Has(ran->verdict, wanted_)) return true;
+    if (ran && Has(ran->verdict, wanted_)) {
+      shown_ = std::move(*ran);
+      return true;
+    }
   }
   return false;
+}
+
+std::expected<void, std::string> Minimizer::WriteTrace(const fs::path& out) const {
+  const trace::Trace trace = {.platform = runner_.platform(),
+                              .program = shown_->plan.effective,
+                              .trims = shown_->plan.trims,
+                              .records = shown_->records};
+  return files::WriteFile(fs::path(out).replace_extension(".fpt"), trace::WriteTrace(trace));
 }
 
 unsigned Minimizer::Count(const program::Program& program) {
@@ -98,6 +114,7 @@ int Minimizer::Go(program::Program program, std::optional<Wanted> wanted, const 
   if (!first) return Fail(io_, kUnavailable, first.error());
   const auto known = LoadKnown(options_.common);
   if (!known) return Fail(io_, kBadInput, known.error());
+  of_finding_ = wanted.has_value();
   if (!wanted) wanted = FirstOf(first->verdict, runner_.platform(), *known);
   if (!wanted) {
     return Fail(io_, kBadInput,
@@ -166,6 +183,10 @@ int Minimizer::Go(program::Program program, std::optional<Wanted> wanted, const 
     return Fail(io_, kBadInput, written.error());
   }
   count = Count(result.program);
+  // A flaky one may not have shown again: then there is no run of it to keep.
+  if (of_finding_ && count > 0) {
+    if (auto written = WriteTrace(out); !written) return Fail(io_, kBadInput, written.error());
+  }
   if (options_.common.json) {
     io_.out(Dump({{"signature", wanted_.key},
                   {"name", wanted_.name},

@@ -206,6 +206,12 @@ std::expected<FindingFacts, std::string> ReadFindingName(const fs::path& folder)
   return facts;
 }
 
+fs::path SmallestProgram(const fs::path& finding) {
+  std::error_code status;
+  const fs::path small = finding / "minimized.fps";
+  return fs::exists(small, status) ? small : finding / "program.fps";
+}
+
 std::expected<FindingFacts, std::string> ReadFinding(const fs::path& folder) {
   auto facts = ReadFindingName(folder);
   if (!facts) return facts;
@@ -214,7 +220,7 @@ std::expected<FindingFacts, std::string> ReadFinding(const fs::path& folder) {
     facts->kernel = platform.Word("kernel");
     facts->cpu = platform.Word("cpu");
   }
-  if (const auto program = files::ReadProgram(folder / "program.fps")) {
+  if (const auto program = files::ReadProgram(SmallestProgram(folder))) {
     facts->steps = program->steps.size();
     facts->triggers = Triggers(*program);
   }

@@ -59,7 +59,9 @@ struct FindingFacts {
 // Of verdict.json alone: all but kernel, cpu, steps and triggers. The error is that it can't be
 // read.
 std::expected<FindingFacts, std::string> ReadFindingName(const std::filesystem::path& folder);
-// Of platform.json and program.fps too.
+// A finding's program: what `fpswap minimize` has left of it, if it was there.
+std::filesystem::path SmallestProgram(const std::filesystem::path& finding);
+// Of platform.json and of that program too.
 std::expected<FindingFacts, std::string> ReadFinding(const std::filesystem::path& folder);
 
 // The README's text.

@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 #include <variant>
@@ -136,11 +137,16 @@ std::optional<std::string> SchemaOf(sqlite3* database) {
   return all;
 }
 
-// Changes whenever verdict.json is written again; -1 if it is not there.
+// Changes whenever verdict.json is written again, or the finding is minimised; -1 if there is no
+// verdict.json.
 int64_t StampOf(const fs::path& folder) {
-  struct stat status{};
-  if (stat((folder / "verdict.json").c_str(), &status) != 0) return -1;
-  return int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+  const auto written = [&](const char* name) -> int64_t {
+    struct stat status{};
+    if (stat((folder / name).c_str(), &status) != 0) return -1;
+    return int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+  };
+  const int64_t verdict = written("verdict.json");
+  return verdict < 0 ? verdict : std::max(verdict, written("minimized.fps"));
 }
 
 }  // namespace

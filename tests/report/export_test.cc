@@ -321,6 +321,32 @@ TEST(ExportTest, TheCommentsOfAProgramStandWhereItsStepsAre) {
   EXPECT_LT(comment, text.find("ldmxcsr %0"));
 }
 
+// What a guest may see of the host shows only where the host has something to show.
+TEST(ExportTest, WhereTheHostsValueWasSeenTheHostsRegistersAreFilled) {
+  ExportRequest request = RequestOf(
+      "features x87+tilecfg+tiledata\nxcr0 x87+tilecfg+tiledata\nxsave slot=0 rfbm=all wide=0\n");
+  judge::Divergence divergence;
+  divergence.law = judge::Law::kIsolation;
+  divergence.op = static_cast<uint8_t>(program::Op::kXsave);
+  divergence.has_component = true;
+  divergence.component = xstate::Component::kTiledata;
+  divergence.relation = judge::Relation::kAnothers;
+  divergence.where = "TMM0 of the area";
+  divergence.offset = 2816;
+  divergence.possible.assign(16, 0);
+  divergence.seen.assign(16, 0xee);
+  request.divergence = divergence;
+  for (const ExportFormat format : {ExportFormat::kSelftest, ExportFormat::kC}) {
+    request.format = format;
+    const std::string text = Exported(request);
+    EXPECT_LT(text.find("\tfill_host_registers();\n\tvcpu_run(vcpu);"), text.size()) << text;
+    EXPECT_THAT(text, HasSubstr("TEST_REQUIRE(!syscall(SYS_arch_prctl, ")) << "tiles are off";
+    EXPECT_THAT(text, HasSubstr("TMM0"));
+  }
+  request.divergence->law = judge::Law::kModel;
+  EXPECT_THAT(Exported(request), Not(HasSubstr("fill_host_registers")));
+}
+
 TEST(ExportTest, BadInputIsRefused) {
   EXPECT_THAT(Fpswap({"export", "/nowhere.fps", "-o", "-"}, cli::kBadInput),
               HasSubstr("/nowhere.fps"));

@@ -84,6 +84,12 @@ class Exporter {
   }
   // Whether the guest runs with CR4.PKE.
   bool pke() const { return program_.pke && (p_.components & Bit(Component::kPkru)) != 0; }
+  // Whether what the guest sees may be the host's: then the host's registers are given something to
+  // be seen.
+  bool FillsHost() const {
+    return request_.divergence && request_.divergence->law == judge::Law::kIsolation &&
+           Uses(Helper::kRunGuest);
+  }
   bool Tiles() const { return (p_.components & xstate::kAmx) != 0; }
   void Add(std::string_view text) { out_ += text; }
   void Paragraph(std::string_view text) {
@@ -178,6 +184,9 @@ void Exporter::Includes() {
   if (Uses(Helper::kRunInterrupted)) {
     names.push_back("signal.h");
     if (!Uses(Helper::kDirtyRegisters)) names.push_back("pthread.h");
+  }
+  if (FillsHost() && Tiles()) {
+    names.insert(names.end(), {"asm/prctl.h", "sys/syscall.h", "unistd.h"});
   }
   std::ranges::sort(names);
   for (const std::string& name : names) Add(fmt::format("#include <{}>\n", name));
@@ -450,6 +459,16 @@ void Exporter::Main() {
   if (data_.uses_patterns() || Uses(Helper::kFillPattern)) Paragraph(texts::kFillPattern);
   helper(Helper::kMoveToCpu, texts::kMoveToCpu);
   helper(Helper::kDirtyRegisters, texts::kDirtyRegisters);
+  if (FillsHost()) {
+    const std::string permission =
+        selftest_ ? "\tTEST_REQUIRE(!syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, 18));\n"
+                  : "\t/* ARCH_REQ_XCOMP_PERM */\n"
+                    "\tTEST_REQUIRE(!syscall(SYS_arch_prctl, 0x1023, 18));\n";
+    std::string text = texts::kFillHostRegisters;
+    text.replace(text.find("@\n"), 2, Tiles() ? permission : "");
+    if (!selftest_) text.replace(text.find("noinline"), 8, "__attribute__((noinline))");
+    Paragraph(text);
+  }
   helper(Helper::kSendInit, texts::kSendInit);
   helper(Helper::kRunInterrupted, texts::kRunInterrupted);
 
@@ -469,11 +488,12 @@ void Exporter::Main() {
            : call("vcpu_sregs_set", "KVM_SET_SREGS", "&sregs")) +
       call("vcpu_xcrs_set", "KVM_SET_XCRS", "&xcrs") + "}\n");
   if (Uses(Helper::kRunGuest)) {
-    Paragraph(
-        "static void run_guest(struct kvm_vcpu *vcpu)\n{\n\tvcpu_run(vcpu);\n"
-        "\tTEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);\n"
-        "\tTEST_ASSERT(vcpu->run->io.port == EXIT_PORT, \"Wanted port 0x%x, got 0x%x\",\n"
-        "\t\t    EXIT_PORT, vcpu->run->io.port);\n}\n");
+    Paragraph(std::string("static void run_guest(struct kvm_vcpu *vcpu)\n{\n") +
+              (FillsHost() ? "\tfill_host_registers();\n" : "") +
+              "\tvcpu_run(vcpu);\n"
+              "\tTEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);\n"
+              "\tTEST_ASSERT(vcpu->run->io.port == EXIT_PORT, \"Wanted port 0x%x, got 0x%x\",\n"
+              "\t\t    EXIT_PORT, vcpu->run->io.port);\n}\n");
   }
 
   Paragraph("int main(void)\n{\n");

@@ -197,6 +197,40 @@ pthread_join(thread, NULL);
 }
 )c";
 
+const char kFillHostRegisters[] =
+    R"c(/* The VMM's own registers hold what no guest may see. */
+static noinline void fill_host_registers(void)
+{
+	static u8 area[12288] __aligned(64);
+	u64 xfeatures = XCR0 & ~(XFEATURE_MASK_PKRU | XFEATURE_MASK_BNDREGS |
+				 XFEATURE_MASK_BNDCSR);
+	u32 eax, ebx, ecx, edx;
+	int i, tile;
+
+@
+	*(u16 *)area = 0x37f;
+	*(u32 *)(area + 24) = 0x1f80;
+	memset(area + 32, 0xff, 128 + 256);
+	*(u64 *)(area + 512) = xfeatures;
+	for (i = 2; i < 63; i++) {
+		if (!(xfeatures & BIT_ULL(i)))
+			continue;
+		__cpuid(0xd, i, &eax, &ebx, &ecx, &edx);
+		memset(area + ebx, 0xff, eax);
+		if (BIT_ULL(i) != XFEATURE_MASK_XTILE_CFG)
+			continue;
+		/* Palette 1, eight tiles of 16 rows of 64 bytes */
+		memset(area + ebx, 0, eax);
+		area[ebx] = 1;
+		for (tile = 0; tile < 8; tile++) {
+			*(u16 *)(area + ebx + 16 + 2 * tile) = 64;
+			area[ebx + 48 + tile] = 16;
+		}
+	}
+	asm volatile("xrstor %0" : : "m" (area), "a" ((u32)xfeatures), "d" (0) : "memory");
+}
+)c";
+
 const char kSendInit[] = R"c(/* KVM takes a latched INIT when it is asked for the vCPU's state. */
 static void send_init(struct kvm_vcpu *vcpu)
 {

@@ -21,6 +21,8 @@ extern const char kAreaComponent[];   // area_component()
 extern const char kInitImage[];       // init_image()
 extern const char kMoveToCpu[];       // move_to_cpu()
 extern const char kDirtyRegisters[];  // dirty_registers()
+// fill_host_registers(), with the permission that tiles take in the line "@\n".
+extern const char kFillHostRegisters[];
 extern const char kSendInit[];        // send_init()
 extern const char kRunInterrupted[];  // run_interrupted()
 
