@@ -129,6 +129,18 @@ void ExplainValues(const Explained& what, const Mismatch& m, Divergence& d) {
                         name(m.actual));
 }
 
+// The register that differs, within the window: the fields that begin the legacy region are smaller
+// than others.
+struct Chunk {
+  bool small = false;
+  uint32_t at = 0, size = 0;
+};
+Chunk ChunkOf(const PlaceName& name, const Mismatch& m) {
+  const bool small = name.exact < 32;
+  const uint32_t at = small ? (m.offset - m.window) & ~3u : 0;
+  return {small, at, std::min<uint32_t>(m.size - at, small ? 4 : kChunk)};
+}
+
 void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& around,
                   Divergence& d) {
   const PlaceName name = NamePlace(what, m);
@@ -142,12 +154,9 @@ void ExplainBytes(const Explained& what, const Mismatch& m, const Surroundings& 
   for (uint32_t i = begin; i < m.size && i < begin + 8; ++i) {
     d.bits |= uint64_t{static_cast<uint8_t>(m.possible[i] ^ m.seen[i])} << (8 * (i - begin));
   }
-  // The register that differs: the fields that begin the legacy region are smaller than others.
-  const bool small = name.exact < 32;
-  const size_t at = small ? begin & ~3u : 0;
-  const size_t chunk = std::min<size_t>(m.size - at, small ? 4 : kChunk);
-  const Bytes possible = Bytes(m.possible).subspan(at, chunk);
-  const Bytes seen = Bytes(m.seen).subspan(at, chunk);
+  const auto [small, at, size] = ChunkOf(name, m);
+  const Bytes possible = Bytes(m.possible).subspan(at, size);
+  const Bytes seen = Bytes(m.seen).subspan(at, size);
   std::string_view whose;
   if (m.relation == Relation::kOther && name.is_bitmap) {
     d.relation = name.bit_lost ? Relation::kInitial : Relation::kInvented;
@@ -238,6 +247,8 @@ bool IsRefusedForBitmapBase(const Explained& what, const Divergence& d) {
 // whatever XSTATE_BV says (SDM vol. 1, 13.8.1), and KVM_GET_XSAVE shows 1F80H where XSTATE_BV has
 // neither SSE nor AVX (corpus/known/kvm-get-xsave-mxcsr-left-out). A migration makes it so.
 //
+// KVM's struct kvm_fpu has an mxcsr that KVM_GET_FPU does not fill; it is 0.
+//
 // KVM, from the first that offers CET: kvm_is_valid_u_s_cet refuses a bitmap whose base is not a
 // multiple of 16 KiB, which no CPU does (corpus/known/kvm-cet-bitmap-base).
 //
@@ -250,7 +261,7 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
   }
   if (what.pkru_left_out && m.place == Place::kImage && d.has_component &&
       d.component == Component::kPkru && d.relation == Relation::kInitial &&
-      d.where == "header XSTATE_BV of the image") {
+      (xstate::ImageView(what.seen).xstate_bv() & Bit(Component::kPkru)) == 0) {
     return "pkru-left-out";
   }
   const bool initial_sse = what.cpu != nullptr && what.cpu->IsInitial(Component::kSse) &&
@@ -261,13 +272,16 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
     const bool alone = (shown & Bit(Component::kAvx)) != 0 && (shown & Bit(Component::kSse)) == 0;
     return alone ? "mxcsr-of-avx-alone" : "";
   }
+  if (m.place == Place::kFpu && d.where == "MXCSR of kvm_fpu" && SeenMxcsr(m) == 0) {
+    return "fpu-mxcsr-zero";
+  }
+  const bool fx = what.step != nullptr &&
+                  (what.step->op == program::Op::kFxsave || what.step->op == program::Op::kFxrstor);
+  if (fx && what.step->arg[1] % 16 != 0 && d.where == kFault) return "fx-misaligned";
   if (IsRefusedForBitmapBase(what, d)) return "cet-bitmap-base-refused";
   const bool mxcsr = d.where.starts_with("MXCSR") ||
                      (what.step != nullptr && what.step->op == program::Op::kStmxcsr);
-  // What else differs in an image is told by itself (Walk::ReportBesidesMxcsr).
-  const bool alone = m.differing <= 4 || m.place == Place::kImage;
-  if (what.mxcsr_left_out && mxcsr && alone && SeenMxcsr(m) == cpu::kInitialMxcsr)
-    return kMxcsrLeftOut;
+  if (what.mxcsr_left_out && mxcsr && SeenMxcsr(m) == cpu::kInitialMxcsr) return kMxcsrLeftOut;
   if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
   if (!d.has_component || d.component != Component::kAvx) return "";
   if (d.relation != Relation::kStale && what.platform.HasVmm()) return "";
@@ -306,11 +320,22 @@ Divergence Explain(const Explained& what, const Mismatch& m, const Surroundings&
     ExplainValues(what, m, d);
   } else {
     ExplainBytes(what, m, around, d);
-    if (m.all != nullptr) d.compared = {m.place, m.all->possible, m.all->seen};
   }
   d.initial = what.cpu != nullptr && d.has_component && what.cpu->IsInitial(d.component);
   d.cause = CauseOf(what, m, d);
   return d;
+}
+
+void TakeAway(const Explained& what, const Mismatch& m, std::span<uint8_t> seen) {
+  const PlaceName name = NamePlace(what, m);
+  const uint32_t begin = m.offset - m.window;
+  if (name.is_bitmap) {  // its lowest bit is the lowest of its lowest byte
+    const auto differ = static_cast<uint8_t>(m.possible[begin] ^ m.seen[begin]);
+    seen[m.offset] ^= static_cast<uint8_t>(differ & -differ);
+    return;
+  }
+  const Chunk chunk = ChunkOf(name, m);
+  std::copy_n(m.possible.begin() + chunk.at, chunk.size, seen.begin() + m.window + chunk.at);
 }
 
 Divergence ExplainCanary(const trace::Platform& platform, const program::Step* step,

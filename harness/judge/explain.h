@@ -67,7 +67,10 @@ struct Explained {
   const World* world = nullptr;  // that the mismatch is against
 };
 
+// Of the first register, field or bit of a bitmap that differs.
 Divergence Explain(const Explained& what, const Mismatch& mismatch, const Surroundings& around);
+// Makes that one the same in `seen`, which is all that was seen. REQUIRES: bytes differ.
+void TakeAway(const Explained& what, const Mismatch& mismatch, std::span<uint8_t> seen);
 
 // Law 4: `before` and `after` are standard-format images of the VMM thread's registers.
 Divergence ExplainCanary(const trace::Platform& platform, const program::Step* step,

@@ -86,6 +86,8 @@ class XfdOverTiles {
       const uint64_t now = world == nullptr ? entry.value : world->vcpu[step.vcpu].cpu.xfd;
       if (((now ^ entry.value) & kTiles) == 0) armed = in_use && (entry.value & kTiles) != 0;
     }
+    // What these leave is another call's affair.
+    if (step.op == kSetXsave || step.op == kInit || step.op == kMigrate) armed = false;
     const auto actor = program::RowOf(step).actor;
     found_ |= armed && (actor == program::Actor::kGuest || step.op == kRunImmediate);
     in_use = world == nullptr || InUse(step, *world, in_use);

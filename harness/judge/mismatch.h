@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // Why one world does not allow what was seen. Made for every world that is dropped, so it allocates
-// nothing (unless told to keep all bytes); the words for people are made of it later (explain.h),
+// nothing (the bytes go into buffers that are kept); the words for people are made of it later
+// (explain.h),
 // if no world is left.
 #pragma once
 
@@ -27,10 +28,12 @@ struct Mismatch {
   bool values = false;
   uint32_t offset = 0;     // first differing byte
   uint32_t window = 0;     // offset of possible[0] and seen[0]
+  uint32_t phase = 0;      // registers begin here and every 16 bytes from here
   uint32_t size = 0;       // bytes in both
   uint32_t differing = 0;  // bytes that differ in all: how far this world is
   std::array<uint8_t, 64> possible, seen;
-  // Where all bytes compared are kept; null: nowhere. Outlives this.
+  // Where all bytes compared are kept, which are told register by register; null: nowhere, and only
+  // the first is told. Outlives this.
   Compared* all = nullptr;
 };
 
@@ -48,6 +51,7 @@ inline bool SameBytes(std::span<const uint8_t> possible, std::span<const uint8_t
     first = false;
     ++m.differing;
   }
+  m.phase = phase;
   m.window = ((m.offset - phase) & ~15u) + phase;
   m.size = std::min<uint32_t>(size - m.window, sizeof(m.seen));
   std::memcpy(m.possible.data(), possible.data() + m.window, m.size);

@@ -23,16 +23,7 @@ std::span<const uint8_t> BytesOf(const T& value) {
 }  // namespace
 
 Simulator::Simulator(const trace::Platform& platform, const Plant* plant)
-    : platform_(platform), plant_(plant) {
-  host_.xsave = platform.host.xsave;
-  host_.supported = platform.guest_supp;
-  for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
-    if (platform.host.xsave.sub[i].xfd) host_.dynamic |= uint64_t{1} << i;
-  }
-  host_.user_features = platform.host_xcr0 & ~host_.dynamic;
-  host_.mxcsr_mask = platform.host.mxcsr_mask;
-  host_.image_size = platform.xsave_size;
-  host_.compacted = platform.compacted;
+    : platform_(platform), plant_(plant), host_(HostOf(platform)) {
   if (plant != nullptr && plant->host != nullptr) plant->host(host_);
   const auto& x = platform.guest.xsave;
   area_bytes_ = std::max(x.max_size, xstate::CompactedSize(x, x.xcr0 | x.xss));

@@ -23,7 +23,8 @@ bool SamePlace(std::string_view a, std::string_view b) {
 bool Alike(const Divergence& a, const Divergence& b) {
   return a.law == b.law && a.op == b.op && a.has_component == b.has_component &&
          (!a.has_component || a.component == b.component) && a.relation == b.relation &&
-         a.initial == b.initial && a.cause == b.cause && SamePlace(a.where, b.where);
+         a.initial == b.initial && a.cause == b.cause && a.possible_value == b.possible_value &&
+         a.seen_value == b.seen_value && SamePlace(a.where, b.where);
 }
 
 }  // namespace

@@ -204,8 +204,8 @@ bool GetMpState(Vmm& v) {
   return Same(v, runnable, Place::kStored, "KVM: kvm_arch_vcpu_ioctl_get_mpstate");
 }
 
-// A guest's CPUID can change until it has run; whether this vCPU has run for an earlier program is
-// not known, so before its first run both answers are right.
+// A guest's CPUID can change until it has run, and a program that changes it begins with a vCPU
+// that has not (kvm-runner/start.cc, NeedsFresh).
 bool SetCpuid(Vmm& v) {
   kvm::Vcpu& vcpu = v.c.vcpu;
   const cpu::Features& all = v.c.platform.guest;
@@ -213,7 +213,7 @@ bool SetCpuid(Vmm& v) {
   uint64_t want = all.xsave.xcr0 & (v.c.step.arg[0] | xstate::kX87Sse);
   const bool fixed = v.c.platform.guest_fixed;
   Status status = vcpu.SetCpuid(want != now);
-  if (v.c.seen != nullptr && v.c.seen->has_ioctl && (fixed || !vcpu.has_run)) {
+  if (v.c.seen != nullptr && v.c.seen->has_ioctl && fixed) {
     // Where KVM shows the guest another CPUID than it was told, what is "unchanged" is its own
     // affair.
     if (v.Returned().error == EINVAL)

@@ -19,24 +19,6 @@ using xstate::Component;
 
 constexpr uint64_t kKnown = (uint64_t{1} << xstate::kComponentCount) - 1;
 
-kvm::Host HostOf(const trace::Platform& platform) {
-  kvm::Host host;
-  host.xsave = platform.host.xsave;
-  host.supported = platform.guest_supp | xstate::kX87Sse;
-  for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
-    if (platform.host.xsave.sub[i].xfd) host.dynamic |= uint64_t{1} << i;
-  }
-  host.dynamic &= platform.host_xcr0;
-  // fpu_user_cfg.default_features
-  host.user_features = (platform.host_xcr0 | xstate::kX87Sse) & ~host.dynamic;
-  // The native agent's thread has used them before its first program (LoadTilesOnce).
-  if (!platform.HasVmm()) host.user_features |= host.dynamic & platform.guest.xsave.xcr0;
-  host.mxcsr_mask = platform.host.mxcsr_mask;
-  host.image_size = std::clamp(platform.xsave_size, kvm::kGetXsaveSize, kvm::kMaxImage);
-  host.compacted = platform.compacted;
-  return host;
-}
-
 // Steps that show something else than the guest's XSAVE-managed state.
 bool ShowsOther(Op op) {
   return op == Op::kGetFpu || op == Op::kGetMpState || op == Op::kExitCpuid;
@@ -166,6 +148,9 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   mxcsr_left_out_.fill(false);
   mxcsr_lost_.fill(cpu::kInitialMxcsr);
   vmm_pkru_0_.fill(false);
+  for (uint8_t i = 0; i < program::kMaxVcpus; ++i) {
+    thread_of_[i] = plan.effective.own_thread ? i : uint8_t{0};
+  }
   blames_.clear();
   const uint64_t mask = platform_.guest_fixed ? ~uint64_t{0} : plan.effective.features;
   if (limited_mask_ != mask) {
@@ -266,12 +251,12 @@ bool Walk::DiedBefore(uint16_t number) const {
   return !done && number >= records_->end_step();
 }
 
-void Walk::KeepCompared() { all_.resize(mismatches_.size()); }
+void Walk::KeepCompared() { keep_compared_ = true; }
 
 void Walk::Clear(size_t i) {
   mismatches_[i] = Mismatch{};
-  if (all_.empty()) return;
-  all_[i] = {};
+  all_[i].possible.clear();
+  all_[i].seen.clear();
   mismatches_[i].all = &all_[i];
 }
 
@@ -341,16 +326,23 @@ Walk::Next Walk::DoStep(const plan::Action& action, uint16_t number) {
     return Next::kStop;
   }
   NoteEffects(number);
-  NoteAvxUnderZmm(step.vcpu);
+  NoteAvxUnderZmm(number);
   return Next::kGoOn;
 }
 
 // See CauseOf in explain.cc. Once a context switch has brought stale bytes into some registers,
-// writes to others do not take them away, so what held once counts for the rest of the program.
-void Walk::NoteAvxUnderZmm(unsigned vcpu) {
-  if (!platform_.host.amd || avx_under_zmm_[vcpu]) return;
-  const cpu::Cpu& cpu = worlds_[0].vcpu[vcpu].cpu;
-  avx_under_zmm_[vcpu] = !cpu.IsInitial(Component::kZmmHi256) && cpu.IsInitial(Component::kAvx);
+// writes to others do not take them away; what writes all of them does.
+void Walk::NoteAvxUnderZmm(uint16_t number) {
+  if (!platform_.host.amd) return;
+  const program::Step& step = plan_->effective.steps[number];
+  const bool faulted = records_ != nullptr && records_->Of(number).has_fault;
+  const cpu::Cpu& cpu = worlds_[0].vcpu[step.vcpu].cpu;
+  bool& held = avx_under_zmm_[step.vcpu];
+  const bool loads = (step.op == Op::kXrstor || step.op == Op::kXrstors) &&
+                     (step.arg[2] & cpu.xcr0 & Bit(Component::kAvx)) != 0;
+  const bool writes_all = loads || step.op == Op::kVzeroupper || step.op == Op::kVzeroall;
+  if (writes_all && !faulted) held = false;
+  held |= !cpu.IsInitial(Component::kZmmHi256) && cpu.IsInitial(Component::kAvx);
 }
 
 // KVM_SET_XSAVE of an image without PKRU leaves the guest's PKRU alone and takes the bit out of the
@@ -359,15 +351,15 @@ void Walk::NoteAvxUnderZmm(unsigned vcpu) {
 void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
   const uint64_t pkru = Bit(Component::kPkru);
   const bool runs = program::RowOf(step).actor == program::Actor::kGuest;
-  const bool own_thread = plan_->effective.own_thread;
-  // Of the value, the agent leaves key 0 allowed.
-  for (unsigned i = 0; step.op == Op::kHostPkru && i < worlds_[0].vcpus; ++i) {
-    if (!own_thread || i == step.vcpu)
-      vmm_pkru_0_[i] = (static_cast<uint32_t>(step.arg[0]) & ~3u) == 0;
+  uint8_t& thread = thread_of_[step.vcpu];
+  if (step.op == Op::kHostThread) {
+    thread = static_cast<uint8_t>(step.arg[0] % program::kMaxVcpus);
   }
-  // Another thread has a PKRU of its own, which need not be 0.
-  if (step.op == Op::kHostThread) vmm_pkru_0_[step.vcpu] = false;
-  if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = vmm_pkru_0_[step.vcpu];
+  // Of the value, the agent leaves key 0 allowed. Threads begin with another one than 0.
+  if (step.op == Op::kHostPkru) {
+    vmm_pkru_0_[thread] = (static_cast<uint32_t>(step.arg[0]) & ~3u) == 0;
+  }
+  if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = vmm_pkru_0_[thread];
   if (step.op == Op::kSetXsave && !failed && (platform_.host_xcr0 & pkru) != 0) {
     const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
     pkru_left_out_[step.vcpu] = (ReadXstateBv(image) & pkru) == 0;
@@ -478,11 +470,11 @@ Walk::Next Walk::GetFpu(uint16_t number) {
     bool right = false;
     for (size_t i = 0; i < worlds_.size() && !right; ++i) right = allows(i);
     if (right) continue;
-    // Told against a world in which the component is initial, if it may be so: then the bytes are
-    // nobody's state.
+    // Told against a world in which no call has failed, and in which the component is initial, if
+    // it may be so: then the bytes are nobody's state.
     const Component c = part == FpuPart::kX87 ? Component::kX87 : Component::kSse;
     const size_t wrong = worlds::Nearest(worlds_.size(), [&](size_t i) {
-      return std::pair(!MakeContext(worlds_[i], number).cpu.IsInitial(c), worlds_.blame(i) != 0);
+      return std::pair(worlds_.blame(i) != 0, !MakeContext(worlds_[i], number).cpu.IsInitial(c));
     });
     allows(wrong);
     Report(number, wrong, mismatches_[wrong]);
@@ -572,7 +564,6 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     }
     const Mismatch& m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
-    ReportBesidesMxcsr(number, nearest);
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
@@ -582,19 +573,6 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
   // As long as several ways of failing are left, what is seen later tells which it was.
   if (OneBlame()) ReportBlame();
   return Next::kGoOn;
-}
-
-// An image whose MXCSR has a cause is judged once more, without it.
-void Walk::ReportBesidesMxcsr(uint16_t number, size_t world) {
-  const program::Step& step = plan_->effective.steps[number];
-  if (step.op != Op::kGetXsave && step.op != Op::kGetXsave2) return;
-  if (verdict_ == nullptr || verdict_->divergences.empty()) return;
-  if (verdict_->divergences.back().cause != kMxcsrLeftOut) return;
-  World other = worlds_[world];
-  other.vcpu[step.vcpu].cpu.SetMxcsr(cpu::kInitialMxcsr);
-  Context c = MakeContext(other, number);
-  Mismatch rest;
-  if (!DoVmmStep(c, changed_, 0, rest)) Report(number, world, rest);
 }
 
 // Worlds that have become the same are one, and without blame if one of them is.
@@ -700,7 +678,20 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
                        pkru_lost_[step.vcpu] != 0 && pkru_lost_[step.vcpu] == cpu.regs.pkru,
                        MxcsrLeftOut(number, cpu),
                        &worlds_[world]};
-  verdict_->Add(Explain(what, m, around));
+  if (m.place == Place::kNone || m.all == nullptr || m.all->seen.empty()) {
+    return verdict_->Add(Explain(what, m, around));
+  }
+  // What is known of one register must not hide what the next one shows.
+  const Compared& all = *m.all;
+  std::vector<uint8_t> left = all.seen;
+  Mismatch next = m;
+  do {
+    Divergence d = Explain(what, next, around);
+    if (keep_compared_) d.compared = {m.place, all.possible, all.seen};
+    verdict_->Add(std::move(d));
+    TakeAway(what, next, left);
+    next.all = nullptr;
+  } while (!SameBytes(all.possible, left, next, m.phase));
 }
 
 void Walk::NoteLaws(uint16_t number, bool guest) {

@@ -80,11 +80,10 @@ class Walk {
   void ReportBlame();
   void NoteBlame(const Blame& what);
   void Report(uint16_t number, size_t world, Mismatch& m);
-  void ReportBesidesMxcsr(uint16_t number, size_t world);
   void NoteState(unsigned number);
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
-  void NoteAvxUnderZmm(unsigned vcpu);
+  void NoteAvxUnderZmm(uint16_t number);
   void NotePkruLeftOut(const program::Step& step, bool failed);
   void NoteMxcsrLeftOut(const program::Step& step, bool failed);
   bool MxcsrLeftOut(uint16_t number, const cpu::Cpu& cpu) const;
@@ -100,7 +99,8 @@ class Walk {
   std::array<cpu::Features, program::kMaxVcpus> changed_;
   worlds::Worlds<World> worlds_;
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
-  std::vector<Compared> all_;  // beside `mismatches_`, or empty: not kept
+  std::array<Compared, worlds::Worlds<World>::kMax> all_;  // beside `mismatches_`
+  bool keep_compared_ = false;
   std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
   std::vector<Blame> blames_;      // blame n is blames_[n - 1]
   std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
@@ -126,8 +126,9 @@ class Walk {
   // initial one where it has lost none (see CauseOf in explain.cc).
   std::array<bool, program::kMaxVcpus> pkru_left_out_{}, mxcsr_left_out_{};
   std::array<uint32_t, program::kMaxVcpus> pkru_lost_{}, mxcsr_lost_{};
-  // The VMM's own PKRU is 0 in the thread that runs this vCPU.
+  // By thread of the VMM: its own PKRU is 0. By vCPU: the thread that runs it.
   std::array<bool, program::kMaxVcpus> vmm_pkru_0_{};
+  std::array<uint8_t, program::kMaxVcpus> thread_of_{};
   std::optional<unsigned> until_;
   Surroundings* states_ = nullptr;
   unsigned states_of_ = 0;

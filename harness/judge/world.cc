@@ -57,6 +57,24 @@ void ResetCpu(const plan::Plan& plan, const cpu::Features& features, cpu::Cpu& c
 
 }  // namespace
 
+kvm::Host HostOf(const trace::Platform& platform) {
+  kvm::Host host;
+  host.xsave = platform.host.xsave;
+  host.supported = platform.guest_supp | xstate::kX87Sse;
+  for (unsigned i = 0; i < xstate::kComponentCount; ++i) {
+    if (platform.host.xsave.sub[i].xfd) host.dynamic |= uint64_t{1} << i;
+  }
+  host.dynamic &= platform.host_xcr0;
+  // fpu_user_cfg.default_features
+  host.user_features = (platform.host_xcr0 | xstate::kX87Sse) & ~host.dynamic;
+  // The native agent's thread has used them before its first program (LoadTilesOnce).
+  if (!platform.HasVmm()) host.user_features |= host.dynamic & platform.guest.xsave.xcr0;
+  host.mxcsr_mask = platform.host.mxcsr_mask;
+  host.image_size = std::clamp(platform.xsave_size, kvm::kGetXsaveSize, kvm::kMaxImage);
+  host.compacted = platform.compacted;
+  return host;
+}
+
 World::World()
     : vcpu{kvm::Vcpu(kNoFeatures, kNoHost), kvm::Vcpu(kNoFeatures, kNoHost),
            kvm::Vcpu(kNoFeatures, kNoHost), kvm::Vcpu(kNoFeatures, kNoHost)} {}

@@ -53,6 +53,9 @@ struct ImageSource {
   uint8_t vcpu = 0;
 };
 
+// What KVM and the kernel go by on that platform. Total: a trace may say anything of it.
+kvm::Host HostOf(const trace::Platform& platform);
+
 struct World {
   World();
   World(const World&) = default;

@@ -63,6 +63,8 @@ class Edit {
     const auto* bytes = reinterpret_cast<const uint8_t*>(&record);
     return Replace(step, RecordKind::kIoctl, {bytes, bytes + sizeof(record)});
   }
+  // The step just goes on.
+  Edit& NoFault(unsigned step) { return Replace(step, RecordKind::kEnd, {}); }
   // The agent is lost, and all records with it.
   Edit& Dies(const std::string& console) {
     records_.clear();
@@ -97,7 +99,7 @@ class Edit {
     trace::RecordView view{};
     while (reader.Next(view)) {
       if (view.step == step && view.kind != RecordKind::kEnd) continue;
-      if (view.kind == RecordKind::kEnd) {
+      if (view.kind == RecordKind::kEnd && kind != RecordKind::kEnd) {
         trace::AppendRecord(out, kind, 0, static_cast<uint16_t>(step), bytes);
       }
       trace::AppendRecord(out, view.kind, view.vcpu, view.step, view.bytes);
@@ -179,6 +181,14 @@ constexpr char kPkruUnset[] =
     "vmm.set_xsave image=1\n"
     "vmm.set_xsave image=0\n"
     "vmm.get_xsave image=0\n";
+constexpr char kPkruUnsetAvx[] =
+    "vmm.image_write image=1 offset=2688 value=0xc\n"
+    "vmm.image_write image=1 offset=512 value=0x200\n"
+    "vmm.set_xsave image=1\n"
+    "vmm.image_write image=2 offset=576 value=0x1234\n"
+    "vmm.image_write image=2 offset=512 value=4\n"
+    "vmm.set_xsave image=2\n"
+    "vmm.get_xsave image=0\n";
 constexpr char kPkruSet[] =
     "vmm.image_write image=1 offset=2688 value=0xc\n"
     "vmm.image_write image=1 offset=512 value=0x200\n"
@@ -200,6 +210,21 @@ constexpr char kYmmCleared[] =
     "xrstor slot=0 rfbm=avx\n"
     "exit.out\n"
     "vex.store256 ymm=3\n";
+constexpr char kYmmClearedTwice[] =
+    "evex.load512 reg=3 pattern=0x2222\n"
+    "mem.header slot=0 xstate_bv=0 xcomp_bv=0\n"
+    "xrstor slot=0 rfbm=avx\n"
+    "exit.out\n"
+    "vex.load256 ymm=3 pattern=0x1111\n"
+    "vex.vzeroupper\n"
+    "exit.out\n"
+    "vex.store256 ymm=3\n";
+constexpr char kXfdThenImage[] =
+    "amx.ldtilecfg palette=1 tiles=0xff\n"
+    "amx.tileloadd tile=0\n"
+    "vmm.set_msr msr=xfd value=tiledata\n"
+    "vmm.set_xsave image=0\n"
+    "exit.out\n";
 constexpr char kXfdOverTiles[] =
     "amx.ldtilecfg palette=1 tiles=0xff\n"
     "amx.tileloadd tile=0\n"
@@ -243,12 +268,34 @@ const Case kCases[] = {
      "sse.load xmm=3 pattern=7\nvmm.set_xsave image=0\nvmm.get_fpu\n",
      [](Edit& e, const plan::Plan&) { e.Set(2, 152 + 64, PatternBytes(7, 16)); }},
 
+    {"kvm-get-fpu-no-mxcsr", "0 first, then another value", "vmm.get_fpu\nvmm.get_fpu\n",
+     [](Edit& e, const plan::Plan&) {
+       e.Set(0, 408, uint32_t{0}).Set(1, 408, uint32_t{0xdeadbeef});
+     }},
+    {"kvm-get-fpu-ignores-xstate-bv", "strange bytes behind old ones",
+     "sse.load xmm=3 pattern=7\nvmm.set_xsave image=0\nvmm.get_fpu\n",
+     [](Edit& e, const plan::Plan&) {
+       e.Set(2, 152 + 48, PatternBytes(7, 16)).Set(2, 152 + 64, PatternBytes(0x99, 16));
+     }},
+    {"kvm-get-fpu-ignores-xstate-bv", "KVM_SET_FPU has written nothing",
+     "sse.load xmm=3 pattern=7\nvmm.set_fpu pattern=2 fcw=0x37f mxcsr=0x1f80\nvmm.get_fpu\n",
+     [](Edit& e, const plan::Plan&) { e.Set(2, 152 + 48, PatternBytes(7, 16)); }},
+
     {"kvm-get-xsave-pkru-bit", "", kPkruUnset,
      [](Edit& e, const plan::Plan&) { e.XstateBv(4, 0, kPkruBit).Set(4, 2688, uint64_t{0}); }},
     {"kvm-get-xsave-pkru-bit", "the bit is lost though the last image had PKRU", kPkruSet,
      [](Edit& e, const plan::Plan&) { e.XstateBv(3, 0, kPkruBit).Set(3, 2688, uint64_t{0}); }},
     {"kvm-get-xsave-pkru-bit", "the bit is there and the value is another", kPkruUnset,
      [](Edit& e, const plan::Plan&) { e.XstateBv(4, kPkruBit, 0).Set(4, 2688, uint32_t{4}); }},
+
+    {"kvm-get-xsave-pkru-bit", "XMM5 is strange, too", kPkruUnset,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(4, 0, kPkruBit).Set(4, 2688, uint64_t{0}).Set(4, 160 + 80, PatternBytes(9, 16));
+     }},
+    {"kvm-get-xsave-pkru-bit", "AVX's bit is lost with it", kPkruUnsetAvx,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(6, 0, kPkruBit | kAvxBit).Set(6, 2688, uint64_t{0});
+     }},
 
     {"kvm-get-xsave-stale-mxcsr", "", kAvxAlone,
      [](Edit& e, const plan::Plan&) { e.XstateBv(5, kAvxBit, kSseBit).Set(5, 24, uint32_t{0}); }},
@@ -284,6 +331,13 @@ const Case kCases[] = {
     {"kvm-cet-bitmap-base", "what is refused is a shadow stack pointer",
      "vmm.set_msr msr=pl0_ssp value=0x2000\n", [](Edit& e, const plan::Plan&) { e.Returns(0, 0); }},
 
+    {"kvm-get-xsave-stale-mxcsr", "and XMM4 is strange behind it", kAvxAlone,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(5, kAvxBit, kSseBit)
+           .Set(5, 24, uint32_t{0})
+           .Set(5, 160 + 64, PatternBytes(5, 16));
+     }},
+
     {"getregset-stale-mxcsr", "", kAvxAloneNative,
      [](Edit& e, const plan::Plan&) { e.XstateBv(5, kAvxBit, kSseBit).Set(5, 24, uint32_t{0}); }},
     {"getregset-stale-mxcsr", "MXCSR is old though the image has SSE", kAvxAloneNative,
@@ -303,6 +357,10 @@ const Case kCases[] = {
     {"kvm-pvm-fxsave-misaligned", "#NM of CR0.TS does not come", "cr0.ts ts=1\nfxsave slot=0\n",
      [](Edit& e, const plan::Plan&) { e.Succeeds(1, 512); }},
 
+    {"kvm-pvm-fxsave-misaligned", "#GP of a reserved MXCSR bit does not come",
+     "mem.write slot=0 offset=24 value=0x80000000\nfxrstor slot=0\nsse.stmxcsr\n",
+     [](Edit& e, const plan::Plan&) { e.NoFault(1); }},
+
     {"kvm-pvm-ldmxcsr-ud", "", "sse.ldmxcsr value=0x40dfc0\n",
      [](Edit& e, const plan::Plan& p) { e.Faults(0, 6, RipOf(p, 0)); }},
     {"kvm-pvm-ldmxcsr-ud", "another fault", "sse.ldmxcsr value=0x40dfc0\n",
@@ -312,6 +370,10 @@ const Case kCases[] = {
      [](Edit& e, const plan::Plan&) { e.Set(0, 0, uint32_t{judge::kTestComponents}); }},
     {"kvm-pvm-host-xcr0", "neither the guest's nor the host's", "xcr0 x87+sse\nxgetbv ecx=0\n",
      [](Edit& e, const plan::Plan&) { e.Set(0, 0, uint32_t{0x7}); }},
+
+    {"kvm-pvm-ldmxcsr-ud", "#UD first, then another fault",
+     "sse.ldmxcsr value=0x40dfc0\nsse.ldmxcsr value=0x40dfc0\n",
+     [](Edit& e, const plan::Plan& p) { e.Faults(0, 6, RipOf(p, 0)).Faults(1, 16, RipOf(p, 1)); }},
 
     {"kvm-set-fpu-lost", "", "vmm.set_fpu pattern=0xf307 fcw=0x37f mxcsr=0x1f80\nsse.store xmm=0\n",
      [](Edit& e, const plan::Plan&) { e.Set(1, 0, std::vector<uint8_t>(16)); }},
@@ -335,9 +397,14 @@ const Case kCases[] = {
     {"amd-avx-initial-under-zmm", "XMM3 is old, too", kYmmCleared,
      [](Edit& e, const plan::Plan&) { e.Set(5, 0, PatternBytes(0x1111, 32)); }},
 
+    {"amd-avx-initial-under-zmm", "behind VZEROUPPER, which clears all of them", kYmmClearedTwice,
+     [](Edit& e, const plan::Plan&) { e.Set(7, 16, HighHalf(0x1111)); }},
+
     {"kvm-set-msr-xfd-host-nm", "", kXfdOverTiles,
      [](Edit& e, const plan::Plan&) { e.Dies(kNmInRestore); }},
     {"kvm-set-msr-xfd-host-nm", "tiles were initial", kXfdBehindTilerelease,
+     [](Edit& e, const plan::Plan&) { e.Dies(kNmInRestore); }},
+    {"kvm-set-msr-xfd-host-nm", "an image has made tiles initial since", kXfdThenImage,
      [](Edit& e, const plan::Plan&) { e.Dies(kNmInRestore); }},
     {"kvm-set-msr-xfd-host-nm", "in another function", kXfdOverTiles,
      [](Edit& e, const plan::Plan&) { e.Dies(kNmElsewhere); }},

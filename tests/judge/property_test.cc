@@ -122,10 +122,16 @@ bool IsFree(const trace::Platform& platform, const plan::Plan& plan, const trace
     case Op::kBndmovStore:
       return true;  // stores nothing at times
     case Op::kSetCpuid:
-      return at < 8;  // refused or not, before the first run
+      return at < 8 && platform.guest_fixed;  // what is unchanged is KVM's own affair then
     default:
       return false;
   }
+}
+
+bool Has(const plan::Plan& plan, std::initializer_list<Op> ops) {
+  return std::ranges::any_of(plan.effective.steps, [&](const program::Step& step) {
+    return std::ranges::find(ops, step.op) != ops.end();
+  });
 }
 
 TEST_P(EveryPlatform, ACorruptedByteIsFound) {
@@ -136,6 +142,8 @@ TEST_P(EveryPlatform, ACorruptedByteIsFound) {
   unsigned tried = 0;
   while (tried < 12000) {
     const plan::Plan plan = plan::MakePlan(program::Generate(rng, profile), platform_);
+    // No target has both, and a frame's holes are the stack's by the XCR0 that threads have.
+    if (Has(plan, {Op::kOsSigframe}) && Has(plan, {Op::kSetXcrs, Op::kSetXcrsList})) continue;
     const std::vector<uint8_t> records = simulator.Run(plan, rng);
     if (judge.Check(plan, records).unknown) continue;
     trace::RecordReader reader(records);
