@@ -72,7 +72,7 @@ def _runs_programs(one, fpswap, folder):
 def _strike(strike, findings, fuzz):
     """Strikes the machines until one of them dies of it under a program, which fpswap tells of. One that dies before its
     agent has begun is only started again, so each is given more time than the one before. strike(): whether any was there."""
-    patience_s = 0.3
+    patience_s = 1
     while fuzz.poll() is None and not _deaths(findings):
         if any(path.stat().st_size for path in findings.rglob("pending-*.bin")):  # written before they run
             end = time.monotonic() + patience_s

@@ -19,6 +19,7 @@
 #include "harness/campaign/stats.h"
 #include "harness/files/files.h"
 #include "harness/program/text.h"
+#include "harness/targets/lab.h"
 
 namespace fpswap::campaign {
 namespace fs = std::filesystem;
@@ -27,7 +28,9 @@ namespace {
 using Status = std::expected<void, std::string>;
 
 constexpr auto kTick = std::chrono::milliseconds(50);
-constexpr double kGrace = 20;       // seconds a worker has to come to an end
+// Seconds a worker has to come to an end. Its batch goes to its end first, in an emulated machine
+// on a busy one a program or two a second.
+constexpr double kGrace = 20, kLabGrace = 120;
 constexpr double kShareEvery = 30;  // seconds
 constexpr double kNoteEvery = 10;   // seconds between what the store is told
 constexpr unsigned kMaxDeaths = 8;  // of one job without a program run in between
@@ -364,15 +367,16 @@ bool Supervisor::Over(const Progress& progress) const {
 // Tells the workers to come to an end and waits for them, for as long as is reasonable.
 void Supervisor::StopWorkers(Summary& summary, const Show& show) {
   for (Job& job : jobs_) job.stats->stop = 1;
-  const double deadline = Now() + kGrace;
+  const bool lab = options_.worker.target.starts_with(targets::kLabPrefix);
+  const double grace = lab ? kLabGrace : kGrace;
+  const double deadline = Now() + grace;
   while (Measure().jobs > 0) {
     ReapEnded(summary);
     if (Now() > deadline) {
       for (Job& job : jobs_) {
         if (job.process < 0) continue;
-        summary.errors.push_back(
-            fmt::format("worker {} did not come to an end within {} s and was killed",
-                        job.options.job, kGrace));
+        summary.errors.push_back(fmt::format(
+            "worker {} did not come to an end within {} s and was killed", job.options.job, grace));
         kill(job.process, SIGKILL);
         int status = 0;
         waitpid(job.process, &status, 0);

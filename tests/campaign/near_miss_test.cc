@@ -18,7 +18,6 @@ namespace fpswap::triage {
 namespace {
 
 using judge::PatternBytes;
-using judge::Put;
 using trace::RecordKind;
 using xstate::Bit;
 using xstate::Component;
