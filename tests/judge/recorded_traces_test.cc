@@ -56,6 +56,22 @@ TEST(RecordedTraces, ProgramsInLabAmxAgreeWithTheModel) {
   EXPECT_GE(judged, 20u);
 }
 
+// Real kvm_amd of Linux 6.12 on an emulated CPU without XSAVES, where the kernel keeps fpstates in
+// the standard format (docs/labs.md): MXCSR behind images that lack SSE, as the guest sees it.
+TEST(RecordedTraces, ProgramsInLabAmdAgreeWithTheModel) {
+  const auto file =
+      JudgeFile(FPSWAP_SOURCE_DIR "/corpus/traces/lab-amd/mxcsr-of-images-without-sse.fpt");
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->trace.platform.vendor_module, "kvm_amd");
+  EXPECT_FALSE(file->trace.platform.compacted);
+  EXPECT_FALSE(file->verdict.unknown);
+  EXPECT_GT(file->verdict.checks, 20u);
+  // The same would be wrong of a kernel that keeps the compacted format.
+  trace::Trace compacted = file->trace;
+  compacted.platform.compacted = true;
+  EXPECT_FALSE(JudgeTrace(compacted).ok());
+}
+
 // FCS and FDS, which this CPU keeps while an exception is pending, are gone behind a migration.
 TEST(RecordedTraces, AMigrationLosesTheSelectorsInKvmPvm) {
   const auto file = JudgeFile(
