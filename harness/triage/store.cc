@@ -137,16 +137,16 @@ std::optional<std::string> SchemaOf(sqlite3* database) {
   return all;
 }
 
-// Changes whenever verdict.json is written again, or the finding is minimised; -1 if there is no
-// verdict.json.
+// Changes whenever verdict.json is written again, or the finding is minimised: the sum of both
+// times, for any of them may be the later one. -1 if there is no verdict.json.
 int64_t StampOf(const fs::path& folder) {
-  const auto written = [&](const char* name) -> int64_t {
+  const auto written = [&](const char* name, int64_t missing) {
     struct stat status{};
-    if (stat((folder / name).c_str(), &status) != 0) return -1;
+    if (stat((folder / name).c_str(), &status) != 0) return missing;
     return int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
   };
-  const int64_t verdict = written("verdict.json");
-  return verdict < 0 ? verdict : std::max(verdict, written("minimized.fps"));
+  const int64_t verdict = written("verdict.json", -1);
+  return verdict < 0 ? verdict : verdict + written("minimized.fps", 0);
 }
 
 }  // namespace
