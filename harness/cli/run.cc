@@ -41,7 +41,8 @@ class Replay {
   std::expected<void, std::string> RunAll(campaign::Runner& runner);
   // Known divergences that these programs are the reproducers of and that did not show.
   void TellNotShown();
-  int Finish();
+  // The summary and the exit code. `error`: why the target went away before all had run, "" if not.
+  int Finish(const std::string& error);
 
  private:
   void Done(const Loaded& loaded, std::span<const uint8_t> records, const judge::Verdict& verdict);
@@ -54,7 +55,7 @@ class Replay {
   std::vector<Loaded> loaded_;
   json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
   std::vector<std::string> shown_;
-  unsigned bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
+  unsigned ran_ = 0, bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
 void Replay::Load(const files::Listed& listed) {
@@ -96,6 +97,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
 void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
                   const judge::Verdict& verdict) {
   Told told = Tell(verdict, runner_->platform(), known_);
+  ++ran_;
   new_ += told.is_new;
   known_programs_ += !told.is_new && !verdict.ok();
   // Nothing was compared, so nothing agrees.
@@ -157,28 +159,33 @@ void Replay::TellNotShown() {
   }
 }
 
-int Replay::Finish() {
-  const size_t agree = loaded_.size() - new_ - known_programs_ - nothing_ran_;
+int Replay::Finish(const std::string& error) {
+  const unsigned agree = ran_ - new_ - known_programs_ - nothing_ran_;
+  const size_t not_run = loaded_.size() - ran_;
   if (options_.common.json) {
+    if (!error.empty()) errors_.push_back(error);
     io_.out(Dump({{"target", runner_->platform().name()},
                   {"programs", loaded_.size()},
                   {"agree", agree},
                   {"new", new_},
                   {"known", known_programs_},
                   {"nothing_ran", nothing_ran_},
+                  {"not_run", not_run},
                   {"bad", bad_},
                   {"errors", errors_},
                   {"known_not_shown", not_shown_},
                   {"results", results_}}));
   } else {
-    const auto some = [](unsigned count, const char* what) {
+    const auto some = [](size_t count, const char* what) {
       return count > 0 ? fmt::format(", {} {}", count, what) : "";
     };
-    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}\n", loaded_.size(),
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}{}\n", loaded_.size(),
                         runner_->platform().name(), agree, known_programs_, new_,
-                        some(nothing_ran_, "can't run here"),
+                        some(nothing_ran_, "can't run here"), some(not_run, "not run"),
                         some(bad_, "could not be read or written")));
   }
+  // What was seen counts, whatever became of the target afterwards.
+  if (!error.empty() && new_ == 0) return kUnavailable;
   return ExitOf(new_, bad_);
 }
 
@@ -203,10 +210,11 @@ int Run(const RunOptions& options, const Io& io) {
   if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
   if (auto status = replay.RunAll(*runner); !status) {
-    return Fail(io, kUnavailable, status.error());
+    io.err(fmt::format("fpswap: {}\n", status.error()));
+    return replay.Finish(status.error());
   }
   replay.TellNotShown();
-  return replay.Finish();
+  return replay.Finish("");
 }
 
 void AddRun(CLI::App& app, Chosen& chosen) {

@@ -43,6 +43,18 @@ class Cli : public ::testing::Test {
     return Write(name, program::PrintText(
                            ProgramOf({Op::kFninit, Op::kSseLoad, Op::kSseStore, Op::kFnstcw})));
   }
+  // A lab named `name` that connects to what the shell makes of `command`, in the lab's folder.
+  void WriteLab(const std::string& name, const std::string& command) const {
+    const json lab = {{"about", "a test"}, {"connect", {"/bin/sh", "-c", command}}};
+    Write("cache/labs/" + name + "/lab.json", lab.dump());
+  }
+  // The command where those labs are.
+  Result CommandWithLabs(const std::vector<std::string>& arguments) const {
+    setenv("FPSWAP_CACHE", (folder_.path() / "cache").c_str(), 1);
+    Result result = Command(arguments);
+    unsetenv("FPSWAP_CACHE");
+    return result;
+  }
   static bool HaveNative() {
     Common common;
     return targets::OpenTarget("native", common.TargetOptions()).has_value();
@@ -239,6 +251,46 @@ TEST_F(Cli, RunOnSeveralTargetsShowsWhereTheyDiffer) {
   EXPECT_EQ(object["results"][1]["differences"][0]["step"], 2) << differ.out;
   EXPECT_THAT(text.out, HasSubstr("2 programs: 1 differ, 1 the same on all"));
   EXPECT_EQ(Command({"run", folder.string(), "--target", "native,zx81"}).exit, kUnavailable);
+}
+
+TEST_F(Cli, WhatDivergedBeforeTheTargetWentAwayIsToldAndCounts) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const std::string agent = FPSWAP_BINARY_DIR "/native-runner";
+  const std::string dies = "[ ! -e gone ] && touch gone && " + agent + " $PLANT | head -c 131072";
+  WriteLab("sick", "PLANT='--plant tags-lost-on-page-fault'; " + dies);
+  WriteLab("well", dies);
+  constexpr unsigned kPrograms = 400;
+  for (unsigned i = 0; i < kPrograms; ++i) {
+    Write("p/" + std::to_string(i) + ".fps",
+          "fpswap 1\nx87.fld\nexit.page_fault\nfxsave slot=0 wide=0\n");
+  }
+  const std::string folder = (folder_.path() / "p").string();
+  const auto run = [&](const std::string& target) {
+    for (const char* lab : {"sick", "well"}) {
+      fs::remove(folder_.path() / "cache/labs" / lab / "gone");
+    }
+    return CommandWithLabs({"run", folder, "--target", target, "--json"});
+  };
+  const Result sick = run("lab:sick");
+  EXPECT_EQ(sick.exit, kDiverges) << sick.err;
+  EXPECT_THAT(sick.err, HasSubstr("can't be kept running"));
+  const json object = json::parse(sick.out, nullptr, false);
+  ASSERT_TRUE(object.is_object()) << sick.out;
+  EXPECT_GT(object["new"], 0);
+  EXPECT_GT(object["not_run"], 0);
+  EXPECT_EQ(object["results"].size() + object["not_run"].get<size_t>(), kPrograms);
+  EXPECT_THAT(object["errors"].dump(), HasSubstr("can't be kept running"));
+
+  const Result well = run("lab:well");
+  EXPECT_EQ(well.exit, kUnavailable) << well.err;
+  EXPECT_GT(json::parse(well.out, nullptr, false)["agree"], 0) << well.out;
+
+  const Result both = run("native,lab:sick");
+  EXPECT_EQ(both.exit, kDiverges) << both.err;
+  const json compared = json::parse(both.out, nullptr, false);
+  EXPECT_GT(compared["differ"], 0) << both.err;
+  EXPECT_GT(compared["not_run"], 0);
+  EXPECT_EQ(run("native,lab:well").exit, kUnavailable);
 }
 
 TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
