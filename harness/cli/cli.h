@@ -27,7 +27,7 @@ namespace fpswap::cli {
 enum ExitCode : int {
   kAgrees = 0,       // or only known divergences
   kDiverges = 1,     // a new divergence
-  kBadInput = 2,     // or usage, or a disk that can't be written
+  kBadInput = 2,     // or usage, a disk that can't be written, a worker of our own that died
   kUnavailable = 3,  // the target can't be had here
 };
 

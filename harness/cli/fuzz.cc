@@ -86,6 +86,7 @@ json SummaryJson(const FuzzArguments& options, const std::string& target, uint64
           {"states", progress.reached},
           {"corpus", progress.corpus},
           {"restarts", progress.restarts},
+          {"worker_deaths", summary.worker_deaths},
           {"trimmed", progress.trimmed},
           {"unsaved", progress.unsaved},
           {"peak_rss_mib", progress.peak_rss_mib},
@@ -115,6 +116,9 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
   for (const fs::path& path : summary.interrupted) {
     text += fmt::format("kept   {}: what was about to run when a worker or the machine went down\n",
                         path.string());
+  }
+  for (const auto& [how, count] : summary.worker_deaths) {
+    text += fmt::format("DIED   a worker of fpswap's own {} ({} times)\n", how, count);
   }
   text += fmt::format("{} new, {} known divergences; `fpswap reach {}` tells what was exercised\n",
                       progress.new_found, progress.known_found, options.findings.string());
@@ -226,7 +230,7 @@ int ExitOf(const Summary& summary) {
   // One that could not be written was seen all the same.
   if (summary.progress.new_found > 0 || summary.progress.unsaved > 0) return kDiverges;
   if (summary.unavailable) return kUnavailable;
-  return summary.failed ? kBadInput : kAgrees;
+  return summary.failed || !summary.worker_deaths.empty() ? kBadInput : kAgrees;
 }
 
 }  // namespace
@@ -326,7 +330,8 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
       "Ends after --time or --runs, whichever comes first, or with Ctrl-C. With --runs N, --jobs "
       "1\n"
       "and the same seed and corpus the programs are the same on every run. Programs are on disk\n"
-      "before they run; what was about to run when something went down is kept in --findings.");
+      "before they run; what was about to run when something went down is kept in --findings,\n"
+      "and a worker that died is exit code 2 even though it was started again.");
   CLI::Option* time =
       command->add_option("--time", options->seconds, "Seconds to fuzz")
           ->check(NumberAboveZero<double>("a number of seconds above 0, as in 60 or 0.5"));

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kFooter = R"(Exit codes:
   0  everything agrees, or only known divergences were seen
   1  a new divergence, whatever else went wrong
-  2  bad input or usage, or a disk that can't be written
+  2  bad input or usage, a disk that can't be written, or a worker of fpswap's own that died
   3  the target is not available here (fpswap doctor says why)
 
 Examples:

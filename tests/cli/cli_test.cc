@@ -6,8 +6,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "harness/campaign/platforms.h"
@@ -455,6 +460,63 @@ TEST_F(FuzzCommand, LeavesACorpusAndAReachTableThatReachReads) {
   const Result reach = Command({"reach", (folder_.path() / "a").string(), "--json"});
   EXPECT_EQ(reach.exit, kAgrees) << reach.err;
   EXPECT_EQ(json::parse(reach.out, nullptr, false)["programs"], 2000);
+}
+
+// Our own defect is no success, even where the run went on after it.
+TEST_F(FuzzCommand, AWorkerThatCrashesIsExitCode2WithItsSignal) {
+  const auto first_child = [](pid_t of) {
+    std::ifstream children("/proc/" + std::to_string(of) + "/task/" + std::to_string(of) +
+                           "/children");
+    pid_t child = -1;
+    children >> child;
+    return children ? child : -1;
+  };
+  for (const char* engine : {"auto", "plain"}) {
+    const std::string out = (folder_.path() / engine).string(),
+                      command = FPSWAP_BINARY_DIR "/fpswap",
+                      findings = (folder_.path() / "findings").string();
+    const pid_t fuzz = fork();
+    if (fuzz == 0) {
+      if (freopen(out.c_str(), "w", stdout) == nullptr ||
+          freopen((out + ".err").c_str(), "w", stderr) == nullptr) {
+        _exit(99);
+      }
+      execl(command.c_str(), command.c_str(), "fuzz", "--target", "native", "--runs", "1000000000",
+            "--engine", engine, "--findings", findings.c_str(), "--json",
+            static_cast<char*>(nullptr));
+      _exit(99);
+    }
+    const auto said = [&](const char* word) {
+      const auto text = files::ReadFile(out + ".err", 1 << 20);
+      return text && text->find(word) != std::string::npos;
+    };
+    // A minute is a bound for a machine that hangs, not what is measured.
+    const auto wait_for = [&](auto condition) {
+      for (unsigned i = 0; i < 600 && !condition(); ++i) usleep(100000);
+      return condition();
+    };
+    pid_t worker = -1;
+    const auto program_of = [](pid_t pid) {
+      std::error_code status;
+      return fs::read_symlink("/proc/" + std::to_string(pid) + "/exe", status).filename().string();
+    };
+    // The status line counts once the worker has opened its target.
+    EXPECT_TRUE(wait_for([&] { return said(" programs  "); }));
+    worker = first_child(fuzz);
+    EXPECT_THAT(program_of(worker), HasSubstr("fpswap"));
+    kill(worker, SIGSEGV);
+    EXPECT_TRUE(wait_for([&] { return first_child(fuzz) > 0 && first_child(fuzz) != worker; }));
+    kill(fuzz, SIGTERM);
+    int status = 0;
+    ASSERT_EQ(waitpid(fuzz, &status, 0), fuzz);
+    EXPECT_TRUE(WIFEXITED(status)) << status;
+    EXPECT_EQ(WEXITSTATUS(status), kBadInput) << engine;
+    const json summary = json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
+    ASSERT_TRUE(summary.is_object()) << engine;
+    EXPECT_EQ(summary["worker_deaths"], json({{"was killed by signal 11 (Segmentation fault)", 1}}))
+        << engine;
+    EXPECT_EQ(summary["restarts"], 1);
+  }
 }
 
 }  // namespace
