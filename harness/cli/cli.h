@@ -4,6 +4,8 @@
 // its name, a struct of its options, a function that does it and one that tells CLI11 about it.
 //
 // Results go to Io::out, everything for the user's eyes beside them (status, errors) to Io::err.
+// With --json there is always one object on Io::out: where there is no result, {"error": "...",
+// "exit": 2}, the sentence that stands on Io::err and the exit code.
 #pragma once
 
 #include <filesystem>
@@ -34,6 +36,7 @@ enum ExitCode : int {
 struct Io {
   std::function<void(std::string_view)> out, err;
   bool err_is_terminal = false;
+  bool json = false;  // --json was given; set by Main
 };
 
 // What every subcommand understands.

@@ -21,7 +21,12 @@ targets::Options Common::TargetOptions() const {
 
 int Fail(const Io& io, ExitCode code, std::string_view sentence) {
   io.err(fmt::format("fpswap: {}\n", sentence));
+  if (io.json) io.out(ErrorJson(sentence, code));
   return code;
+}
+
+std::string ErrorJson(std::string_view sentence, ExitCode code) {
+  return Dump({{"error", sentence}, {"exit", static_cast<int>(code)}});
 }
 
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why) {

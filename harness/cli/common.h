@@ -24,8 +24,11 @@ std::filesystem::path OwnFolder();
 // Of this fpswap, with its commit where the build knew it: "0.1.0 d72488f0a1b2".
 std::string Version();
 
-// Prints "fpswap: ..." and gives back `code`.
+// Where there is no result: prints "fpswap: ...", with --json the object of errors as well (cli.h),
+// and gives back `code`.
 int Fail(const Io& io, ExitCode code, std::string_view sentence);
+// That object.
+std::string ErrorJson(std::string_view sentence, ExitCode code);
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);
 
 // The error begins with the file's name.

@@ -2,6 +2,7 @@
 //
 // fpswap run: programs from files, a verdict each.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -31,6 +32,7 @@ class Replay {
   // Reads the programs; those that can't be read are told and counted as bad.
   void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
+  const std::vector<std::string>& errors() const { return errors_; }
   unsigned bad() const { return bad_; }
   std::vector<std::pair<fs::path, program::Program>> Programs() const {
     std::vector<std::pair<fs::path, program::Program>> programs;
@@ -53,8 +55,8 @@ class Replay {
   campaign::Runner* runner_ = nullptr;
   std::span<const triage::Known> known_;
   std::vector<Loaded> loaded_;
-  json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
-  std::vector<std::string> shown_;
+  json results_ = json::array(), not_shown_ = json::array();
+  std::vector<std::string> shown_, errors_;
   unsigned ran_ = 0, bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
@@ -201,7 +203,10 @@ int Run(const RunOptions& options, const Io& io) {
   if (!known) return Fail(io, kBadInput, known.error());
   Replay replay(options, io, *known);
   replay.Load(*listed);
-  if (replay.empty()) return kBadInput;
+  if (replay.empty()) {
+    if (io.json) io.out(ErrorJson(fmt::format("{}", fmt::join(replay.errors(), "\n")), kBadInput));
+    return kBadInput;
+  }
   if (options.common.target.find(',') != std::string::npos) {
     if (options.trace) return Fail(io, kBadInput, "--trace is for one target");
     return Compare(options, replay.Programs(), replay.bad(), io);

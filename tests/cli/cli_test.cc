@@ -185,6 +185,43 @@ TEST_F(Cli, GarbageIsRefusedEverywhereWithoutACrash) {
   EXPECT_THAT(known.err, HasSubstr("known/x/known.json"));
 }
 
+TEST_F(Cli, WithJsonAnErrorIsOneObjectTooWithTheSentenceAndTheExitCode) {
+  const std::string bad = Write("bad.fps", "fpswap 1\nxsave slot=9\n").string(),
+                    trace = Write("bad.fpt", "garbage").string(),
+                    small = WriteSmall("a.fps").string(),
+                    missing = (folder_.path() / "missing").string();
+  const std::vector<std::pair<std::vector<std::string>, int>> cases = {
+      {{"run", bad}, kBadInput},
+      {{"run", missing}, kBadInput},
+      {{"run", small, "--target", "zx81"}, kUnavailable},
+      {{"show", bad}, kBadInput},
+      {{"show", trace}, kBadInput},
+      {{"reach", trace}, kBadInput},
+      {{"report", missing}, kBadInput},
+      {{"export", bad, "-o", "-"}, kBadInput},
+      {{"export", missing, "-o", "-"}, kBadInput},
+      {{"minimize", bad}, kBadInput},
+      {{"judge", missing}, kBadInput},
+      {{"corpus", "stats", missing}, kBadInput},
+      {{"fuzz", "--target", "zx81"}, kUnavailable},
+      {{"fuzz", "--time", "x"}, kBadInput},
+      {{"nonsense"}, kBadInput}};
+  for (const auto& [arguments, code] : cases) {
+    std::vector<std::string> all = arguments;
+    all.push_back("--json");
+    const Result result = Command(all);
+    const json object = json::parse(result.out, nullptr, false);
+    ASSERT_TRUE(object.is_object()) << arguments[0] << ": " << result.out;
+    EXPECT_EQ(result.exit, code) << arguments[0];
+    EXPECT_EQ(object["exit"], code) << result.out;
+    EXPECT_THAT(result.err, HasSubstr(object["error"].get<std::string>())) << arguments[0];
+    EXPECT_NE(object["error"], "");
+    EXPECT_EQ(Command(arguments).out, "") << arguments[0];
+  }
+  const json judged = json::parse(Command({"judge", trace, "--json"}).out, nullptr, false);
+  EXPECT_THAT(judged["errors"].dump(), HasSubstr("bad.fpt"));
+}
+
 TEST_F(Cli, UnknownTargetIsExitCode3WithReasonAndRemedy) {
   const std::string path = WriteSmall("a.fps").string();
   for (const auto& arguments :
