@@ -157,6 +157,16 @@ TEST_F(Cli, ReportWritesOnePageOrJson) {
   EXPECT_THAT(damaged.err, HasSubstr("findings.db: file is not a database; delete it"));
 }
 
+TEST_F(Cli, ReportRefusesAFolderWithoutFindingsAndWritesNothingThere) {
+  const fs::path folder = Write("mine/letter.txt", "Dear").parent_path(),
+                 page = folder_.path() / "page.html";
+  const Result result = Command({"report", folder.string(), "-o", page.string()});
+  EXPECT_EQ(result.exit, kBadInput);
+  EXPECT_THAT(result.err, HasSubstr(folder.string() + ": no findings there"));
+  EXPECT_FALSE(fs::exists(folder / "findings.db"));
+  EXPECT_FALSE(fs::exists(page));
+}
+
 TEST_F(Cli, BadProgramsAreRefusedWithFileLineAndColumn) {
   const fs::path path = Write("bad.fps", "fpswap 1\nxsave slot=9\n");
   for (const char* name : {"run", "show"}) {
