@@ -45,6 +45,7 @@ struct Common {
   std::string target = "auto";
   std::string plant;
   unsigned hang_ms = 2000;
+  bool endanger_host = false;
   std::optional<std::filesystem::path> known;  // nothing: FindKnown()
   targets::Options TargetOptions() const;
 };

@@ -47,6 +47,10 @@ ExitCode ExitOf(size_t fresh, size_t bad);
 std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);
 std::optional<std::filesystem::path> FindKnown(const Common& common);
 
+// Why a program is not run: it lies in the folder of a known divergence that takes the machine
+// down, and the target is not a lab. A sentence; "" where it is run.
+std::string WhyRefused(const std::filesystem::path& program, const Common& common);
+
 // A verdict in words and in JSON, divergences marked known or new.
 struct Told {
   std::string text;  // lines, indented
@@ -66,6 +70,7 @@ std::string Dump(const nlohmann::json& json);
 // The options that several subcommands have.
 void AddJson(CLI::App& app, Common& common);
 void AddTarget(CLI::App& app, Common& common);
+void AddEndangerHost(CLI::App& app, Common& common);  // beside AddTarget, where programs run
 void AddKnown(CLI::App& app, Common& common);
 
 }  // namespace fpswap::cli

@@ -126,20 +126,27 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
 }
 
 // Puts the programs of a folder of .fps files into the corpus in byte form.
-std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::path& corpus) {
+std::expected<size_t, std::string> TakeSeeds(const FuzzArguments& options, const Io& io) {
+  const fs::path &seeds = *options.seeds, &corpus = *options.corpus;
   const fs::path folders[] = {seeds};
   const auto listed = files::List(folders);
   if (!listed) return std::unexpected(listed.error());
   std::error_code status;
   fs::create_directories(corpus, status);
+  size_t taken = 0;
   for (const fs::path& path : listed->programs) {
+    if (const std::string why = WhyRefused(path, options.common); !why.empty()) {
+      io.err(fmt::format("fpswap: {}\n", why));
+      continue;
+    }
+    ++taken;
     const auto program = files::ReadProgram(path);
     if (!program) return std::unexpected(program.error());
     const auto bytes = program::Encode(*program);
     const auto written = files::WriteFile(corpus / campaign::CorpusName(bytes), bytes);
     if (!written) return std::unexpected(written.error());
   }
-  return listed->programs.size();
+  return taken;
 }
 
 // The engine's program, "" for the plain engine.
@@ -287,7 +294,7 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   fuzz.self = OwnFolder() / "fpswap";
   if (options.seeds) {
     if (!options.corpus) return Fail(io, kBadInput, "--seeds needs --corpus to put them in");
-    const auto taken = TakeSeeds(*options.seeds, *options.corpus);
+    const auto taken = TakeSeeds(options, io);
     if (!taken) return Fail(io, kBadInput, taken.error());
     io.err(fmt::format("{} seeds taken into {}\n", *taken, options.corpus->string()));
   }
@@ -389,6 +396,7 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
                  "The engine is not told what states programs reach: each is drawn anew")
       ->group("Self-test");
   AddTarget(*command, options->common);
+  AddEndangerHost(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);
   command->callback(

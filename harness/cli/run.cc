@@ -32,6 +32,7 @@ class Replay {
   // Reads the programs; those that can't be read are told and counted as bad.
   void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
+  // Why none is there: the sentences about those that were not read, or refused.
   const std::vector<std::string>& errors() const { return errors_; }
   unsigned bad() const { return bad_; }
   std::vector<std::pair<fs::path, program::Program>> Programs() const {
@@ -56,12 +57,18 @@ class Replay {
   std::span<const triage::Known> known_;
   std::vector<Loaded> loaded_;
   json results_ = json::array(), not_shown_ = json::array();
-  std::vector<std::string> shown_, errors_;
+  std::vector<std::string> shown_, errors_, refused_;
   unsigned ran_ = 0, bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
 void Replay::Load(const files::Listed& listed) {
   const auto load = [&](const fs::path& path, auto read) {
+    if (const std::string why = WhyRefused(path, options_.common); !why.empty()) {
+      refused_.push_back(path.string());
+      errors_.push_back(why);
+      io_.err(fmt::format("fpswap: {}\n", why));
+      return;
+    }
     auto program = read(path);
     if (!program) {
       ++bad_;
@@ -163,16 +170,17 @@ void Replay::TellNotShown() {
 
 int Replay::Finish(const std::string& error) {
   const unsigned agree = ran_ - new_ - known_programs_ - nothing_ran_;
-  const size_t not_run = loaded_.size() - ran_;
+  const size_t programs = loaded_.size() + refused_.size(), not_run = programs - ran_;
   if (options_.common.json) {
     if (!error.empty()) errors_.push_back(error);
     io_.out(Dump({{"target", runner_->platform().name()},
-                  {"programs", loaded_.size()},
+                  {"programs", programs},
                   {"agree", agree},
                   {"new", new_},
                   {"known", known_programs_},
                   {"nothing_ran", nothing_ran_},
                   {"not_run", not_run},
+                  {"refused", refused_},
                   {"bad", bad_},
                   {"errors", errors_},
                   {"known_not_shown", not_shown_},
@@ -181,7 +189,7 @@ int Replay::Finish(const std::string& error) {
     const auto some = [](size_t count, const char* what) {
       return count > 0 ? fmt::format(", {} {}", count, what) : "";
     };
-    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}{}\n", loaded_.size(),
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}{}\n", programs,
                         runner_->platform().name(), agree, known_programs_, new_,
                         some(nothing_ran_, "can't run here"), some(not_run, "not run"),
                         some(bad_, "could not be read or written")));
@@ -233,6 +241,7 @@ void AddRun(CLI::App& app, Chosen& chosen) {
   command->add_option("--trace", options->trace,
                       "Write what was observed: a file, or a folder where several programs run");
   AddTarget(*command, options->common);
+  AddEndangerHost(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);
   command->callback(

@@ -345,6 +345,56 @@ TEST_F(Cli, WhatDivergedBeforeTheTargetWentAwayIsToldAndCounts) {
   EXPECT_EQ(run("native,lab:well").exit, kUnavailable);
 }
 
+TEST_F(Cli, WhatTakesAMachineDownIsRunInALabOnlyAndSaysSo) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const auto small =
+      program::PrintText(ProgramOf({Op::kFninit, Op::kSseLoad, Op::kSseStore, Op::kFnstcw}));
+  const json entry = {{"title", "ends it"},     {"reason", "a test"},
+                      {"kernel_function", ""},  {"cause", "a-test"},
+                      {"component", nullptr},   {"relation", "died"},
+                      {"endangers_host", true}, {"platform", {{"target", "kvm"}}}};
+  Write("k/bad/known.json", entry.dump());
+  const std::string bad = Write("k/bad/program.fps", small).string(),
+                    good = Write("k2/good.fps", small).string();
+  WriteLab("here", FPSWAP_BINARY_DIR "/native-runner");
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"run", good, (folder_.path() / "k").string(), "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return CommandWithLabs(arguments);
+  };
+  const Result here = run({"--target", "native"});
+  EXPECT_EQ(here.exit, kAgrees) << here.err;
+  EXPECT_THAT(here.err, HasSubstr(bad + ": takes the machine down that it runs on (ends it)"));
+  EXPECT_THAT(here.err, HasSubstr("--endanger-host"));
+  const json object = json::parse(here.out, nullptr, false);
+  EXPECT_EQ(object["programs"], 2);
+  EXPECT_EQ(object["agree"], 1);
+  EXPECT_EQ(object["not_run"], 1);
+  EXPECT_EQ(object["refused"], json::array({bad}));
+  EXPECT_EQ(json::parse(run({"--target", "lab:here"}).out, nullptr, false)["agree"], 2);
+  EXPECT_EQ(
+      json::parse(run({"--target", "native", "--endanger-host"}).out, nullptr, false)["agree"], 2);
+  EXPECT_THAT(run({"--target", "lab:here,native"}).err, HasSubstr("takes the machine down"))
+      << "one of them is no lab";
+
+  const Result alone = Command({"run", bad, "--target", "native"});
+  EXPECT_EQ(alone.exit, kBadInput) << "nothing was run";
+  const Result minimize = Command({"minimize", bad, "--target", "native"});
+  EXPECT_EQ(minimize.exit, kBadInput);
+  EXPECT_THAT(minimize.err, HasSubstr("takes the machine down"));
+  const Result fuzz = Command({"fuzz", "--target", "native", "--runs", "1", "--engine", "plain",
+                               "--corpus", (folder_.path() / "c").string(), "--seeds",
+                               (folder_.path() / "k").string(), "--findings", good});
+  EXPECT_THAT(fuzz.err, HasSubstr("takes the machine down"));
+  EXPECT_THAT(fuzz.err, HasSubstr("0 seeds taken"));
+
+  const auto own = triage::LoadKnown(FPSWAP_SOURCE_DIR "/corpus/known");
+  ASSERT_TRUE(own) << own.error();
+  const auto nm = std::ranges::find(*own, "kvm-set-msr-xfd-host-nm", &triage::Known::name);
+  ASSERT_NE(nm, own->end());
+  EXPECT_TRUE(nm->endangers_host);
+}
+
 TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const fs::path file = Write("long.fps",
