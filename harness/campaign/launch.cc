@@ -91,6 +91,8 @@ std::vector<std::string> Arguments(const FuzzOptions& fuzz, const WorkerOptions&
       "-len_control=0",  // the mutator keeps programs small, libFuzzer need not
       "-timeout=0",      // the target stops hangs
       "-handle_int=0", "-handle_term=0", "-detect_leaks=0", "-verbosity=0",
+      // A worker that crashes ends by its signal, so that the supervisor can name it.
+      "-handle_segv=0", "-handle_bus=0", "-handle_abrt=0", "-handle_ill=0", "-handle_fpe=0",
       // Taking over what other jobs found depends on the clock: not in a run that must repeat.
       fmt::format("-reload={}", fuzz.jobs > 1 ? 1 : 0),
       fmt::format("-artifact_prefix={}/job-{}-", options.run.string(), options.job)};

@@ -271,6 +271,7 @@ void Supervisor::ShareQueues(const fs::path& run, bool last, Summary& summary) {
         fmt::format("AFL++ saw the worker crash; programs in byte form are in {}", kept.string());
     if (std::ranges::find(summary.errors, error) == summary.errors.end()) {
       summary.errors.push_back(error);
+      ++summary.worker_deaths["crashed under AFL++"];
     }
   }
   if (queues.empty() || !options_.keep_corpus) return;
@@ -314,6 +315,9 @@ void Supervisor::Reap(Job& job, int status, Summary& summary) {
     summary.errors.push_back(job.stats->error);
     return;
   }
+  // One that did not come to an end was killed by this process, which was said.
+  const bool ours = job.stats->stop && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+  if (!ours) ++summary.worker_deaths[DescribeEnd(status)];
   job.deaths = job.stats->programs > job.programs_at_start ? 1 : job.deaths + 1;
   if (interrupted_flag || job.stats->stop) return;
   if (job.deaths >= kMaxDeaths) {

@@ -75,6 +75,9 @@ struct Summary {
   ReachTable reach;
   std::map<std::string, uint64_t> known_seen, new_seen;  // programs, by name
   std::vector<std::filesystem::path> interrupted;        // folders of what was about to run
+  // How workers died, with the number of times: "was killed by signal 11 (Segmentation fault)".
+  // Whatever a program does, a worker that dies is a defect of fpswap's, or somebody killed it.
+  std::map<std::string, uint64_t> worker_deaths;
   // Why the run came to an end early, what was lost; the last kMaxErrors of them.
   std::vector<std::string> errors;
   static constexpr size_t kMaxErrors = 200;

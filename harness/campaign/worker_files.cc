@@ -34,6 +34,7 @@ std::string ToJson(const WorkerOptions& options) {
                        {"runner_dir", options.target_options.runner_dir},
                        {"plant", options.target_options.plant},
                        {"hang_ms", options.target_options.hang_ms},
+                       {"endanger_host", options.target_options.endanger_host},
                        {"findings", options.findings.string()},
                        {"run", options.run.string()},
                        {"corpus", options.corpus.string()},
@@ -57,6 +58,7 @@ std::expected<WorkerOptions, std::string> WorkerOptionsFromJson(std::string_view
     options.target_options.runner_dir = object.at("runner_dir").get<std::string>();
     options.target_options.plant = object.at("plant").get<std::string>();
     options.target_options.hang_ms = object.at("hang_ms").get<unsigned>();
+    options.target_options.endanger_host = object.at("endanger_host").get<bool>();
     options.findings = object.at("findings").get<std::string>();
     options.run = object.at("run").get<std::string>();
     options.corpus = object.at("corpus").get<std::string>();

@@ -4,6 +4,8 @@
 // its name, a struct of its options, a function that does it and one that tells CLI11 about it.
 //
 // Results go to Io::out, everything for the user's eyes beside them (status, errors) to Io::err.
+// With --json there is always one object on Io::out: where there is no result, {"error": "...",
+// "exit": 2}, the sentence that stands on Io::err and the exit code.
 #pragma once
 
 #include <filesystem>
@@ -27,13 +29,14 @@ namespace fpswap::cli {
 enum ExitCode : int {
   kAgrees = 0,       // or only known divergences
   kDiverges = 1,     // a new divergence
-  kBadInput = 2,     // or usage, or a disk that can't be written
+  kBadInput = 2,     // or usage, a disk that can't be written, a worker of our own that died
   kUnavailable = 3,  // the target can't be had here
 };
 
 struct Io {
   std::function<void(std::string_view)> out, err;
   bool err_is_terminal = false;
+  bool json = false;  // --json was given; set by Main
 };
 
 // What every subcommand understands.
@@ -42,6 +45,7 @@ struct Common {
   std::string target = "auto";
   std::string plant;
   unsigned hang_ms = 2000;
+  bool endanger_host = false;
   std::optional<std::filesystem::path> known;  // nothing: FindKnown()
   targets::Options TargetOptions() const;
 };

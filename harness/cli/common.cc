@@ -5,6 +5,7 @@
 
 #include "harness/files/files.h"
 #include "harness/program/suggest.h"
+#include "harness/targets/lab.h"
 #include "harness/triage/signature.h"
 
 namespace fpswap::cli {
@@ -16,12 +17,20 @@ fs::path OwnFolder() {
 }
 
 targets::Options Common::TargetOptions() const {
-  return {.runner_dir = OwnFolder().string(), .plant = plant, .hang_ms = hang_ms};
+  return {.runner_dir = OwnFolder().string(),
+          .plant = plant,
+          .hang_ms = hang_ms,
+          .endanger_host = endanger_host};
 }
 
 int Fail(const Io& io, ExitCode code, std::string_view sentence) {
   io.err(fmt::format("fpswap: {}\n", sentence));
+  if (io.json) io.out(ErrorJson(sentence, code));
   return code;
+}
+
+std::string ErrorJson(std::string_view sentence, ExitCode code) {
+  return Dump({{"error", sentence}, {"exit", static_cast<int>(code)}});
 }
 
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why) {
@@ -70,6 +79,27 @@ std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& c
   const auto folder = FindKnown(common);
   if (!folder) return std::vector<triage::Known>{};
   return triage::LoadKnown(*folder);
+}
+
+std::string WhyRefused(const fs::path& program, const Common& common) {
+  if (common.endanger_host) return "";
+  const std::string targets = "," + common.target;  // run takes a list
+  bool labs = true;
+  for (size_t at = 0; (at = targets.find(',', at)) != std::string::npos;) {
+    labs = labs && targets.compare(++at, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
+  }
+  const fs::path folder = program.has_parent_path() ? program.parent_path() : ".";
+  std::error_code status;
+  if (labs || !fs::exists(folder / "known.json", status)) return "";
+  const auto text = files::ReadFile(folder / "known.json", 1u << 16);
+  const auto entry = text ? triage::ParseKnown(*text, (folder / "known.json").string())
+                          : std::unexpected(text.error());
+  if (!entry) return entry.error();  // what it may do is not known
+  if (!entry->endangers_host) return "";
+  return fmt::format(
+      "{}: takes the machine down that it runs on ({}) and is left alone: run it in a lab "
+      "(--target lab:amx, docs/labs.md), or give --endanger-host",
+      program.string(), entry->title);
 }
 
 Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
@@ -162,6 +192,11 @@ void AddTarget(CLI::App& app, Common& common) {
                  "A step that takes longer is stopped, and its program reported if it hangs again")
       ->check(CLI::Range(10u, 600000u))
       ->capture_default_str();
+}
+
+void AddEndangerHost(CLI::App& app, Common& common) {
+  app.add_flag("--endanger-host", common.endanger_host,
+               "Run also what is known to take this machine down; in a lab that is run anyway");
 }
 
 void AddKnown(CLI::App& app, Common& common) {

@@ -24,8 +24,11 @@ std::filesystem::path OwnFolder();
 // Of this fpswap, with its commit where the build knew it: "0.1.0 d72488f0a1b2".
 std::string Version();
 
-// Prints "fpswap: ..." and gives back `code`.
+// Where there is no result: prints "fpswap: ...", with --json the object of errors as well (cli.h),
+// and gives back `code`.
 int Fail(const Io& io, ExitCode code, std::string_view sentence);
+// That object.
+std::string ErrorJson(std::string_view sentence, ExitCode code);
 int FailUnavailable(const Io& io, std::string_view target, const targets::Unavailable& why);
 
 // The error begins with the file's name.
@@ -43,6 +46,10 @@ ExitCode ExitOf(size_t fresh, size_t bad);
 // is an empty list, unless the option named it.
 std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);
 std::optional<std::filesystem::path> FindKnown(const Common& common);
+
+// Why a program is not run: it lies in the folder of a known divergence that takes the machine
+// down, and the target is not a lab. A sentence; "" where it is run.
+std::string WhyRefused(const std::filesystem::path& program, const Common& common);
 
 // A verdict in words and in JSON, divergences marked known or new.
 struct Told {
@@ -63,6 +70,7 @@ std::string Dump(const nlohmann::json& json);
 // The options that several subcommands have.
 void AddJson(CLI::App& app, Common& common);
 void AddTarget(CLI::App& app, Common& common);
+void AddEndangerHost(CLI::App& app, Common& common);  // beside AddTarget, where programs run
 void AddKnown(CLI::App& app, Common& common);
 
 }  // namespace fpswap::cli

@@ -19,6 +19,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kNotRun = "not run";
+
 struct Side {
   std::string name;
   std::unique_ptr<campaign::Runner> runner;
@@ -29,12 +31,14 @@ struct Row {
   fs::path path;
   program::Program program;  // what all can run
   std::vector<std::vector<uint8_t>> records;
-  std::vector<std::string> verdicts;  // "agrees", "known", "NEW"
+  std::vector<std::string> verdicts;  // "agrees", "known", "NEW"; "not run" where a side went away
   // Against the first side, by side from the second on.
   std::vector<std::optional<campaign::Difference>> differences;
   bool Differs() const {
     return std::ranges::any_of(differences, [](const auto& d) { return d.has_value(); });
   }
+  bool Ran(size_t side) const { return verdicts[side] != kNotRun; }
+  bool RanOnAll() const { return std::ranges::find(verdicts, kNotRun) == verdicts.end(); }
   bool New() const { return std::ranges::find(verdicts, "NEW") != verdicts.end(); }
 };
 
@@ -127,19 +131,33 @@ int Compare(const RunOptions& options,
   for (const auto& [path, program] : programs) {
     rows.push_back({.path = path, .program = campaign::CommonProgram(program, platforms)});
   }
+  std::string gone;  // why a side went away
   for (Side& side : sides) {
     if (!options.common.json)
       io.err(fmt::format("{} programs on {} ...\n", rows.size(), side.name));
-    if (auto ran = RunOn(side, *known, rows); !ran) return Fail(io, kUnavailable, ran.error());
+    if (auto ran = RunOn(side, *known, rows); !ran) {
+      io.err(fmt::format("fpswap: {}: {}\n", side.name, ran.error()));
+      gone += fmt::format("{}{}: {}", gone.empty() ? "" : "; ", side.name, ran.error());
+    }
+    // What ran before it went away counts.
+    for (Row& row : rows) {
+      row.records.resize(static_cast<size_t>(&side - sides.data()) + 1);
+      row.verdicts.resize(row.records.size(), kNotRun);
+    }
   }
-  size_t differ = 0, fresh = 0, width = 0, nothing = 0;
+  size_t differ = 0, fresh = 0, width = 0, nothing = 0, not_run = 0, same = 0;
   for (Row& row : rows) {
     for (size_t i = 1; i < sides.size(); ++i) {
-      row.differences.push_back(campaign::FirstDifference(row.records[0], row.records[i]));
+      row.differences.emplace_back();
+      if (row.Ran(0) && row.Ran(i)) {
+        row.differences.back() = campaign::FirstDifference(row.records[0], row.records[i]);
+      }
     }
+    not_run += !row.RanOnAll();
     differ += row.Differs();
     fresh += row.New();
     nothing += row.program.steps.empty();
+    same += row.RanOnAll() && !row.Differs() && !row.program.steps.empty();
     width = std::max(width, row.path.string().size());
   }
   if (options.common.json) {
@@ -151,18 +169,21 @@ int Compare(const RunOptions& options,
                  {"differ", differ},
                  {"new", fresh},
                  {"nothing_in_common", nothing},
+                 {"not_run", not_run},
+                 {"errors", gone.empty() ? json::array() : json::array({gone})},
                  {"results", list}}));
   } else {
     std::string text = fmt::format("{:{}}", "", width);
     for (const Side& side : sides) text += "  " + side.name;
     text += '\n';
     for (const Row& row : rows) text += RowText(row, sides, width);
-    text +=
-        fmt::format("{} programs: {} differ, {} the same on all{}; {} with new divergences\n",
-                    rows.size(), differ, rows.size() - differ - nothing,
-                    nothing > 0 ? fmt::format(", {} with no step in common", nothing) : "", fresh);
+    text += fmt::format("{} programs: {} differ, {} the same on all{}{}; {} with new divergences\n",
+                        rows.size(), differ, same,
+                        nothing > 0 ? fmt::format(", {} with no step in common", nothing) : "",
+                        not_run > 0 ? fmt::format(", {} not run on all", not_run) : "", fresh);
     io.out(text);
   }
+  if (!gone.empty() && differ + fresh == 0) return kUnavailable;
   return ExitOf(differ + fresh, bad);
 }
 

@@ -293,6 +293,7 @@ void AddCorpus(CLI::App& app, Chosen& chosen) {
     if (row.verb == Verb::kMerge || row.verb == Verb::kMinimize) {
       command->add_flag("--run", options->run,
                         "Run each program on --target: signatures count like states");
+      AddEndangerHost(*command, options->common);
     }
     if (row.verb != Verb::kImport && row.verb != Verb::kExport) {
       AddTarget(*command, options->common);

@@ -171,17 +171,17 @@ int Export(const ExportOptions& options, const Io& io) {
   }
   const auto text = report::ExportC(request);
   if (!text) return Fail(io, kBadInput, fmt::format("{}: {}", path.string(), text.error()));
+  nlohmann::json told = {
+      {"file", options.output.string()}, {"format", options.format}, {"title", request.title}};
   if (options.output == "-") {
-    io.out(*text);
+    told["text"] = *text;
+    io.out(options.common.json ? Dump(told) : *text);
     return kAgrees;
   }
   if (auto written = files::WriteFile(options.output, *text); !written) {
     return Fail(io, kBadInput, written.error());
   }
-  if (options.common.json) {
-    io.out(Dump(
-        {{"file", options.output.string()}, {"format", options.format}, {"title", request.title}}));
-  }
+  if (options.common.json) io.out(Dump(told));
   return kAgrees;
 }
 

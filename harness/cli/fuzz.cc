@@ -86,6 +86,7 @@ json SummaryJson(const FuzzArguments& options, const std::string& target, uint64
           {"states", progress.reached},
           {"corpus", progress.corpus},
           {"restarts", progress.restarts},
+          {"worker_deaths", summary.worker_deaths},
           {"trimmed", progress.trimmed},
           {"unsaved", progress.unsaved},
           {"peak_rss_mib", progress.peak_rss_mib},
@@ -116,26 +117,36 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
     text += fmt::format("kept   {}: what was about to run when a worker or the machine went down\n",
                         path.string());
   }
+  for (const auto& [how, count] : summary.worker_deaths) {
+    text += fmt::format("DIED   a worker of fpswap's own {} ({} times)\n", how, count);
+  }
   text += fmt::format("{} new, {} known divergences; `fpswap reach {}` tells what was exercised\n",
                       progress.new_found, progress.known_found, options.findings.string());
   return text;
 }
 
 // Puts the programs of a folder of .fps files into the corpus in byte form.
-std::expected<size_t, std::string> TakeSeeds(const fs::path& seeds, const fs::path& corpus) {
+std::expected<size_t, std::string> TakeSeeds(const FuzzArguments& options, const Io& io) {
+  const fs::path &seeds = *options.seeds, &corpus = *options.corpus;
   const fs::path folders[] = {seeds};
   const auto listed = files::List(folders);
   if (!listed) return std::unexpected(listed.error());
   std::error_code status;
   fs::create_directories(corpus, status);
+  size_t taken = 0;
   for (const fs::path& path : listed->programs) {
+    if (const std::string why = WhyRefused(path, options.common); !why.empty()) {
+      io.err(fmt::format("fpswap: {}\n", why));
+      continue;
+    }
+    ++taken;
     const auto program = files::ReadProgram(path);
     if (!program) return std::unexpected(program.error());
     const auto bytes = program::Encode(*program);
     const auto written = files::WriteFile(corpus / campaign::CorpusName(bytes), bytes);
     if (!written) return std::unexpected(written.error());
   }
-  return listed->programs.size();
+  return taken;
 }
 
 // The engine's program, "" for the plain engine.
@@ -226,7 +237,7 @@ int ExitOf(const Summary& summary) {
   // One that could not be written was seen all the same.
   if (summary.progress.new_found > 0 || summary.progress.unsaved > 0) return kDiverges;
   if (summary.unavailable) return kUnavailable;
-  return summary.failed ? kBadInput : kAgrees;
+  return summary.failed || !summary.worker_deaths.empty() ? kBadInput : kAgrees;
 }
 
 }  // namespace
@@ -283,7 +294,7 @@ int Fuzz(const FuzzArguments& options, const Io& io) {
   fuzz.self = OwnFolder() / "fpswap";
   if (options.seeds) {
     if (!options.corpus) return Fail(io, kBadInput, "--seeds needs --corpus to put them in");
-    const auto taken = TakeSeeds(*options.seeds, *options.corpus);
+    const auto taken = TakeSeeds(options, io);
     if (!taken) return Fail(io, kBadInput, taken.error());
     io.err(fmt::format("{} seeds taken into {}\n", *taken, options.corpus->string()));
   }
@@ -326,7 +337,8 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
       "Ends after --time or --runs, whichever comes first, or with Ctrl-C. With --runs N, --jobs "
       "1\n"
       "and the same seed and corpus the programs are the same on every run. Programs are on disk\n"
-      "before they run; what was about to run when something went down is kept in --findings.");
+      "before they run; what was about to run when something went down is kept in --findings,\n"
+      "and a worker that died is exit code 2 even though it was started again.");
   CLI::Option* time =
       command->add_option("--time", options->seconds, "Seconds to fuzz")
           ->check(NumberAboveZero<double>("a number of seconds above 0, as in 60 or 0.5"));
@@ -384,6 +396,7 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
                  "The engine is not told what states programs reach: each is drawn anew")
       ->group("Self-test");
   AddTarget(*command, options->common);
+  AddEndangerHost(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);
   command->callback(

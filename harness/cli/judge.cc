@@ -27,11 +27,13 @@ int Judge(const JudgeOptions& options, const Io& io) {
   const auto known = LoadKnown(options.common);
   if (!known) return Fail(io, kBadInput, known.error());
   auto results = nlohmann::json::array();
+  std::vector<std::string> errors;
   unsigned bad = 0, fresh = 0;
   for (const auto& path : listed->traces) {
     const auto trace = ReadTraceFile(path);
     if (!trace) {
       ++bad;
+      errors.push_back(trace.error());
       io.err(trace.error() + "\n");
       continue;
     }
@@ -48,7 +50,11 @@ int Judge(const JudgeOptions& options, const Io& io) {
                        told.text));
   }
   if (options.common.json) {
-    io.out(Dump({{"traces", results.size()}, {"new", fresh}, {"bad", bad}, {"results", results}}));
+    io.out(Dump({{"traces", results.size()},
+                 {"new", fresh},
+                 {"bad", bad},
+                 {"errors", errors},
+                 {"results", results}}));
   }
   return ExitOf(fresh, bad);
 }

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fpswap_commit.h>
 
+#include <algorithm>
+
 #include "harness/campaign/engine.h"
 #include "harness/cli/common.h"
 #include "harness/program/suggest.h"
@@ -12,8 +14,10 @@ namespace {
 constexpr const char* kFooter = R"(Exit codes:
   0  everything agrees, or only known divergences were seen
   1  a new divergence, whatever else went wrong
-  2  bad input or usage, or a disk that can't be written
+  2  bad input or usage, a disk that can't be written, or a worker of fpswap's own that died
   3  the target is not available here (fpswap doctor says why)
+With --json there is one object on standard output in any case; where there is no result it is
+{"error": "why", "exit": code}.
 
 Examples:
   fpswap doctor                            what this machine can test
@@ -44,7 +48,9 @@ std::string Version() {
   return fmt::format("{}{}{}", FPSWAP_VERSION, commit.empty() ? "" : " ", commit);
 }
 
-int Main(const std::vector<std::string>& arguments, const Io& io) {
+int Main(const std::vector<std::string>& arguments, const Io& given) {
+  Io io = given;
+  io.json = std::ranges::find(arguments, "--json") != arguments.end();
   CLI::App app("fpswap: a differential fuzzer for KVM's swapping of guest FPU state", "fpswap");
   app.footer(kFooter);
   app.set_version_flag("--version", "fpswap " FPSWAP_VERSION);

@@ -233,6 +233,9 @@ int Minimize(const MinimizeOptions& options, const Io& io) {
     out = fs::path(file).replace_extension(".min.fps");
   }
   if (options.out) out = *options.out;
+  if (const std::string why = WhyRefused(file, options.common); !why.empty()) {
+    return Fail(io, kBadInput, why);
+  }
   auto program = files::ReadProgram(file);
   if (!program) return Fail(io, kBadInput, program.error());
   auto target = campaign::Open(options.common.target, options.common.TargetOptions());
@@ -269,6 +272,7 @@ void AddMinimize(CLI::App& app, Chosen& chosen) {
           },
           ""));
   AddTarget(*command, options->common);
+  AddEndangerHost(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);
   command->callback(

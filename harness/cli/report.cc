@@ -38,7 +38,7 @@ void AddReport(CLI::App& app, Chosen& chosen) {
       "report", "A folder of findings as one HTML page: groups, images, reach, runs over time");
   command->footer(
       "The page needs nothing but itself: no script, nothing from elsewhere. Findings are judged\n"
-      "again by this fpswap; nothing is run.");
+      "again by this fpswap; nothing is run. A folder that no run has written to is refused.");
   command->add_option("findings", options->findings, "The folder that `fpswap fuzz` wrote to")
       ->required();
   command->add_option("-o,--output", options->output, "The page; - for standard output")

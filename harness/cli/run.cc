@@ -2,6 +2,7 @@
 //
 // fpswap run: programs from files, a verdict each.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -31,6 +32,8 @@ class Replay {
   // Reads the programs; those that can't be read are told and counted as bad.
   void Load(const files::Listed& listed);
   bool empty() const { return loaded_.empty(); }
+  // Why none is there: the sentences about those that were not read, or refused.
+  const std::vector<std::string>& errors() const { return errors_; }
   unsigned bad() const { return bad_; }
   std::vector<std::pair<fs::path, program::Program>> Programs() const {
     std::vector<std::pair<fs::path, program::Program>> programs;
@@ -41,7 +44,8 @@ class Replay {
   std::expected<void, std::string> RunAll(campaign::Runner& runner);
   // Known divergences that these programs are the reproducers of and that did not show.
   void TellNotShown();
-  int Finish();
+  // The summary and the exit code. `error`: why the target went away before all had run, "" if not.
+  int Finish(const std::string& error);
 
  private:
   void Done(const Loaded& loaded, std::span<const uint8_t> records, const judge::Verdict& verdict);
@@ -52,13 +56,19 @@ class Replay {
   campaign::Runner* runner_ = nullptr;
   std::span<const triage::Known> known_;
   std::vector<Loaded> loaded_;
-  json results_ = json::array(), not_shown_ = json::array(), errors_ = json::array();
-  std::vector<std::string> shown_;
-  unsigned bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
+  json results_ = json::array(), not_shown_ = json::array();
+  std::vector<std::string> shown_, errors_, refused_;
+  unsigned ran_ = 0, bad_ = 0, new_ = 0, known_programs_ = 0, nothing_ran_ = 0;
 };
 
 void Replay::Load(const files::Listed& listed) {
   const auto load = [&](const fs::path& path, auto read) {
+    if (const std::string why = WhyRefused(path, options_.common); !why.empty()) {
+      refused_.push_back(path.string());
+      errors_.push_back(why);
+      io_.err(fmt::format("fpswap: {}\n", why));
+      return;
+    }
     auto program = read(path);
     if (!program) {
       ++bad_;
@@ -96,6 +106,7 @@ void Replay::SaveTrace(const Loaded& loaded, std::span<const uint8_t> records) {
 void Replay::Done(const Loaded& loaded, std::span<const uint8_t> records,
                   const judge::Verdict& verdict) {
   Told told = Tell(verdict, runner_->platform(), known_);
+  ++ran_;
   new_ += told.is_new;
   known_programs_ += !told.is_new && !verdict.ok();
   // Nothing was compared, so nothing agrees.
@@ -157,28 +168,34 @@ void Replay::TellNotShown() {
   }
 }
 
-int Replay::Finish() {
-  const size_t agree = loaded_.size() - new_ - known_programs_ - nothing_ran_;
+int Replay::Finish(const std::string& error) {
+  const unsigned agree = ran_ - new_ - known_programs_ - nothing_ran_;
+  const size_t programs = loaded_.size() + refused_.size(), not_run = programs - ran_;
   if (options_.common.json) {
+    if (!error.empty()) errors_.push_back(error);
     io_.out(Dump({{"target", runner_->platform().name()},
-                  {"programs", loaded_.size()},
+                  {"programs", programs},
                   {"agree", agree},
                   {"new", new_},
                   {"known", known_programs_},
                   {"nothing_ran", nothing_ran_},
+                  {"not_run", not_run},
+                  {"refused", refused_},
                   {"bad", bad_},
                   {"errors", errors_},
                   {"known_not_shown", not_shown_},
                   {"results", results_}}));
   } else {
-    const auto some = [](unsigned count, const char* what) {
+    const auto some = [](size_t count, const char* what) {
       return count > 0 ? fmt::format(", {} {}", count, what) : "";
     };
-    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}\n", loaded_.size(),
+    io_.out(fmt::format("{} programs on {}: {} agree, {} known, {} new{}{}{}\n", programs,
                         runner_->platform().name(), agree, known_programs_, new_,
-                        some(nothing_ran_, "can't run here"),
+                        some(nothing_ran_, "can't run here"), some(not_run, "not run"),
                         some(bad_, "could not be read or written")));
   }
+  // What was seen counts, whatever became of the target afterwards.
+  if (!error.empty() && new_ == 0) return kUnavailable;
   return ExitOf(new_, bad_);
 }
 
@@ -194,7 +211,10 @@ int Run(const RunOptions& options, const Io& io) {
   if (!known) return Fail(io, kBadInput, known.error());
   Replay replay(options, io, *known);
   replay.Load(*listed);
-  if (replay.empty()) return kBadInput;
+  if (replay.empty()) {
+    if (io.json) io.out(ErrorJson(fmt::format("{}", fmt::join(replay.errors(), "\n")), kBadInput));
+    return kBadInput;
+  }
   if (options.common.target.find(',') != std::string::npos) {
     if (options.trace) return Fail(io, kBadInput, "--trace is for one target");
     return Compare(options, replay.Programs(), replay.bad(), io);
@@ -203,10 +223,11 @@ int Run(const RunOptions& options, const Io& io) {
   if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
   if (auto status = replay.RunAll(*runner); !status) {
-    return Fail(io, kUnavailable, status.error());
+    io.err(fmt::format("fpswap: {}\n", status.error()));
+    return replay.Finish(status.error());
   }
   replay.TellNotShown();
-  return replay.Finish();
+  return replay.Finish("");
 }
 
 void AddRun(CLI::App& app, Chosen& chosen) {
@@ -220,6 +241,7 @@ void AddRun(CLI::App& app, Chosen& chosen) {
   command->add_option("--trace", options->trace,
                       "Write what was observed: a file, or a folder where several programs run");
   AddTarget(*command, options->common);
+  AddEndangerHost(*command, options->common);
   AddKnown(*command, options->common);
   AddJson(*command, options->common);
   command->callback(

@@ -98,6 +98,7 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
   Placements places;
   Layout layout(plan.area_size);
   std::optional<UnicornLimits> unicorn;
+  HostSparer sparer(platform);
   if (platform.target == "unicorn") unicorn.emplace(platform.guest, plan.effective.pke);
   Program& effective = plan.effective;
   effective.steps.reserve(program.steps.size());
@@ -105,6 +106,10 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
     Step step = program.steps[number];
     const StepRow& row = program::RowOf(step);
     if (auto reason = WhyTrimmed(step, row, platform)) {
+      plan.trims.push_back({number, std::move(*reason)});
+      continue;
+    }
+    if (auto reason = sparer.WhyNot(step)) {
       plan.trims.push_back({number, std::move(*reason)});
       continue;
     }
@@ -124,6 +129,7 @@ Placements TrimSteps(const Program& program, const Platform& platform, Plan& pla
     place->number = static_cast<uint16_t>(effective.steps.size());
     places[place->number] = *place;
     plan.spoils_vcpu |= SpoilsVcpu(step, platform.guest);
+    sparer.Note(step);
     effective.steps.push_back(step);
   }
   plan.literals.resize(layout.literals());

@@ -165,6 +165,48 @@ std::optional<std::string> WhyTrimmed(const Step& step, const StepRow& row,
   return std::nullopt;
 }
 
+HostSparer::HostSparer(const Platform& platform)
+    : xfd_over_tiles_(platform.spare_host && platform.HasVmm() && platform.host.xsave.xfd) {}
+
+std::optional<std::string> HostSparer::WhyNot(const Step& step) const {
+  if (!xfd_over_tiles_ || !tiles_[step.vcpu % program::kMaxVcpus]) return std::nullopt;
+  const auto disables = [](uint64_t msr, uint64_t value) {
+    return msr == static_cast<uint64_t>(program::Msr::kXfd) &&
+           (value & Bit(Component::kTiledata)) != 0;
+  };
+  const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+  if (!(set && disables(step.arg[0], step.arg[1])) &&
+      !(step.op == Op::kSetMsrList && disables(step.arg[2], step.arg[3]))) {
+    return std::nullopt;
+  }
+  return "would take this host down: corpus/known/kvm-set-msr-xfd-host-nm (a lab runs it, as does "
+         "--endanger-host)";
+}
+
+void HostSparer::Note(const Step& step) {
+  bool& tiles = tiles_[step.vcpu % program::kMaxVcpus];
+  switch (step.op) {
+    case Op::kLdtilecfg:  // tiles of zeros may count as in use (SDM vol. 1, 13.6)
+    case Op::kTileloadd:
+    case Op::kTilezero:
+    case Op::kTdpbssd:
+    case Op::kTdpbsud:
+    case Op::kTdpbusd:
+    case Op::kTdpbuud:
+    case Op::kSetXsave:
+    case Op::kMigrate:
+    case Op::kRaw:
+      tiles = true;
+      break;
+    case Op::kXrstor:
+    case Op::kXrstors:
+      tiles = tiles || (step.arg[2] & Bit(Component::kTiledata)) != 0;
+      break;
+    default:
+      break;
+  }
+}
+
 void Confine(Step& step, const Platform& platform) {
   switch (step.op) {
     case Op::kMemFill:

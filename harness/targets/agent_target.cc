@@ -181,6 +181,7 @@ std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
   }
   platform_ = std::move(*platform);
   platform_.lab = command_.lab;
+  platform_.spare_host = command_.spare_host;
   return {};
 }
 

@@ -106,6 +106,7 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenTarget(std::string_view 
   }
   command.options = AgentOptions(options);
   command.silence = TimeToHang(options) + kGrace;
+  command.spare_host = !options.endanger_host;
   return Start(std::move(command));
 }
 

@@ -23,6 +23,8 @@ struct Options {
   // What takes longer is stopped, begun again with wire::kPatience times as long, and reported if
   // it hangs again.
   unsigned hang_ms = 2000;
+  // Run also what is known to take the machine down. In a lab that is so anyway.
+  bool endanger_host = false;
 };
 
 // Why a target can't be had here and what to do about it.

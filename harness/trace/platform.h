@@ -35,6 +35,9 @@ struct Platform {
   uint32_t cpus = 1;           // CPUs allowed
   uint32_t vcpus = 1;          // vCPUs that a program may have
   bool kernel_log = false;     // the agent reads the kernel's log
+  // What is known to take the machine down is trimmed (plan/trim.h). Of the run, not of the
+  // machine: in no trace, for what did run is judged.
+  bool spare_host = false;
   // By op number: 1 where the target can run the step, and why not where it can't.
   std::bitset<256> can;
   std::vector<std::pair<uint8_t, std::string>> cannot;

@@ -269,6 +269,7 @@ std::expected<Known, std::string> ParseKnown(std::string_view text, std::string_
       reader.List<std::optional<xstate::Component>>("component", "a component", ComponentFrom);
   known.relations = reader.List<judge::Relation>("relation", "a relation", RelationFrom);
   known.initial = reader.Flag("initial");
+  known.endangers_host = reader.Flag("endangers_host").value_or(false);
   known.possible_value = reader.Number("possible_value");
   known.seen_value = reader.Number("seen_value");
   if (reader.Find("where") != nullptr) {

@@ -20,6 +20,8 @@
 //   "possible_value", "seen_value"  optional: the two values, where values and not bytes differ, as
 //                numbers: of a fault its vector, plus 256 times its error code
 //   "possible_hex", "seen_hex"  optional: patterns for the bytes, as lower-case hex
+//   "endangers_host"  optional: true where its program takes the machine down. `fpswap run`,
+//                `minimize` and fuzz --seeds leave such a program alone outside of a lab
 //   "platform"   an object with at least one of "target", "vendor_module", "cpu_vendor" ("amd",
 //                "other"), "cpu_family" (CPUID's display family), "compacted", "pkru" (the host has
 //                it enabled), "xfd" (the CPU has it), "kernel": {"from": "6.1", "before": "6.19"}
@@ -66,6 +68,7 @@ struct Known {
   std::vector<std::optional<xstate::Component>> components;
   std::vector<judge::Relation> relations;
   std::optional<bool> initial;
+  bool endangers_host = false;
   std::optional<uint64_t> possible_value, seen_value;
   std::vector<std::string> where;
   std::optional<std::regex> where_regex, possible_regex, seen_regex;

@@ -221,6 +221,8 @@ TEST(Supervisor, RestartsAWorkerThatIsKilledAndKeepsWhatItWasRunning) {
   ASSERT_FALSE(run.summary.interrupted.empty());
   EXPECT_TRUE(fs::exists(run.summary.interrupted[0] / "0000.fps"));
   EXPECT_THAT(run.summary.errors.front(), HasSubstr("killed by signal 9"));
+  EXPECT_THAT(run.summary.worker_deaths,
+              ::testing::ElementsAre(::testing::Pair("was killed by signal 9 (Killed)", 1u)));
 }
 
 TEST(Supervisor, GivesUpOnAWorkerThatDiesEachTimeBeforeItRunsAnything) {

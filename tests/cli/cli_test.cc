@@ -6,8 +6,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "harness/campaign/platforms.h"
@@ -42,6 +47,18 @@ class Cli : public ::testing::Test {
   fs::path WriteSmall(const std::string& name) const {
     return Write(name, program::PrintText(
                            ProgramOf({Op::kFninit, Op::kSseLoad, Op::kSseStore, Op::kFnstcw})));
+  }
+  // A lab named `name` that connects to what the shell makes of `command`, in the lab's folder.
+  void WriteLab(const std::string& name, const std::string& command) const {
+    const json lab = {{"about", "a test"}, {"connect", {"/bin/sh", "-c", command}}};
+    Write("cache/labs/" + name + "/lab.json", lab.dump());
+  }
+  // The command where those labs are.
+  Result CommandWithLabs(const std::vector<std::string>& arguments) const {
+    setenv("FPSWAP_CACHE", (folder_.path() / "cache").c_str(), 1);
+    Result result = Command(arguments);
+    unsetenv("FPSWAP_CACHE");
+    return result;
   }
   static bool HaveNative() {
     Common common;
@@ -140,6 +157,16 @@ TEST_F(Cli, ReportWritesOnePageOrJson) {
   EXPECT_THAT(damaged.err, HasSubstr("findings.db: file is not a database; delete it"));
 }
 
+TEST_F(Cli, ReportRefusesAFolderWithoutFindingsAndWritesNothingThere) {
+  const fs::path folder = Write("mine/letter.txt", "Dear").parent_path(),
+                 page = folder_.path() / "page.html";
+  const Result result = Command({"report", folder.string(), "-o", page.string()});
+  EXPECT_EQ(result.exit, kBadInput);
+  EXPECT_THAT(result.err, HasSubstr(folder.string() + ": no findings there"));
+  EXPECT_FALSE(fs::exists(folder / "findings.db"));
+  EXPECT_FALSE(fs::exists(page));
+}
+
 TEST_F(Cli, BadProgramsAreRefusedWithFileLineAndColumn) {
   const fs::path path = Write("bad.fps", "fpswap 1\nxsave slot=9\n");
   for (const char* name : {"run", "show"}) {
@@ -166,6 +193,43 @@ TEST_F(Cli, GarbageIsRefusedEverywhereWithoutACrash) {
       {"run", WriteSmall("a.fps").string(), "--known", (folder_.path() / "known").string()});
   EXPECT_EQ(known.exit, kBadInput);
   EXPECT_THAT(known.err, HasSubstr("known/x/known.json"));
+}
+
+TEST_F(Cli, WithJsonAnErrorIsOneObjectTooWithTheSentenceAndTheExitCode) {
+  const std::string bad = Write("bad.fps", "fpswap 1\nxsave slot=9\n").string(),
+                    trace = Write("bad.fpt", "garbage").string(),
+                    small = WriteSmall("a.fps").string(),
+                    missing = (folder_.path() / "missing").string();
+  const std::vector<std::pair<std::vector<std::string>, int>> cases = {
+      {{"run", bad}, kBadInput},
+      {{"run", missing}, kBadInput},
+      {{"run", small, "--target", "zx81"}, kUnavailable},
+      {{"show", bad}, kBadInput},
+      {{"show", trace}, kBadInput},
+      {{"reach", trace}, kBadInput},
+      {{"report", missing}, kBadInput},
+      {{"export", bad, "-o", "-"}, kBadInput},
+      {{"export", missing, "-o", "-"}, kBadInput},
+      {{"minimize", bad}, kBadInput},
+      {{"judge", missing}, kBadInput},
+      {{"corpus", "stats", missing}, kBadInput},
+      {{"fuzz", "--target", "zx81"}, kUnavailable},
+      {{"fuzz", "--time", "x"}, kBadInput},
+      {{"nonsense"}, kBadInput}};
+  for (const auto& [arguments, code] : cases) {
+    std::vector<std::string> all = arguments;
+    all.push_back("--json");
+    const Result result = Command(all);
+    const json object = json::parse(result.out, nullptr, false);
+    ASSERT_TRUE(object.is_object()) << arguments[0] << ": " << result.out;
+    EXPECT_EQ(result.exit, code) << arguments[0];
+    EXPECT_EQ(object["exit"], code) << result.out;
+    EXPECT_THAT(result.err, HasSubstr(object["error"].get<std::string>())) << arguments[0];
+    EXPECT_NE(object["error"], "");
+    EXPECT_EQ(Command(arguments).out, "") << arguments[0];
+  }
+  const json judged = json::parse(Command({"judge", trace, "--json"}).out, nullptr, false);
+  EXPECT_THAT(judged["errors"].dump(), HasSubstr("bad.fpt"));
 }
 
 TEST_F(Cli, UnknownTargetIsExitCode3WithReasonAndRemedy) {
@@ -239,6 +303,96 @@ TEST_F(Cli, RunOnSeveralTargetsShowsWhereTheyDiffer) {
   EXPECT_EQ(object["results"][1]["differences"][0]["step"], 2) << differ.out;
   EXPECT_THAT(text.out, HasSubstr("2 programs: 1 differ, 1 the same on all"));
   EXPECT_EQ(Command({"run", folder.string(), "--target", "native,zx81"}).exit, kUnavailable);
+}
+
+TEST_F(Cli, WhatDivergedBeforeTheTargetWentAwayIsToldAndCounts) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const std::string agent = FPSWAP_BINARY_DIR "/native-runner";
+  const std::string dies = "[ ! -e gone ] && touch gone && " + agent + " $PLANT | head -c 131072";
+  WriteLab("sick", "PLANT='--plant tags-lost-on-page-fault'; " + dies);
+  WriteLab("well", dies);
+  constexpr unsigned kPrograms = 400;
+  for (unsigned i = 0; i < kPrograms; ++i) {
+    Write("p/" + std::to_string(i) + ".fps",
+          "fpswap 1\nx87.fld\nexit.page_fault\nfxsave slot=0 wide=0\n");
+  }
+  const std::string folder = (folder_.path() / "p").string();
+  const auto run = [&](const std::string& target) {
+    for (const char* lab : {"sick", "well"}) {
+      fs::remove(folder_.path() / "cache/labs" / lab / "gone");
+    }
+    return CommandWithLabs({"run", folder, "--target", target, "--json"});
+  };
+  const Result sick = run("lab:sick");
+  EXPECT_EQ(sick.exit, kDiverges) << sick.err;
+  EXPECT_THAT(sick.err, HasSubstr("can't be kept running"));
+  const json object = json::parse(sick.out, nullptr, false);
+  ASSERT_TRUE(object.is_object()) << sick.out;
+  EXPECT_GT(object["new"], 0);
+  EXPECT_GT(object["not_run"], 0);
+  EXPECT_EQ(object["results"].size() + object["not_run"].get<size_t>(), kPrograms);
+  EXPECT_THAT(object["errors"].dump(), HasSubstr("can't be kept running"));
+
+  const Result well = run("lab:well");
+  EXPECT_EQ(well.exit, kUnavailable) << well.err;
+  EXPECT_GT(json::parse(well.out, nullptr, false)["agree"], 0) << well.out;
+
+  const Result both = run("native,lab:sick");
+  EXPECT_EQ(both.exit, kDiverges) << both.err;
+  const json compared = json::parse(both.out, nullptr, false);
+  EXPECT_GT(compared["differ"], 0) << both.err;
+  EXPECT_GT(compared["not_run"], 0);
+  EXPECT_EQ(run("native,lab:well").exit, kUnavailable);
+}
+
+TEST_F(Cli, WhatTakesAMachineDownIsRunInALabOnlyAndSaysSo) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const auto small =
+      program::PrintText(ProgramOf({Op::kFninit, Op::kSseLoad, Op::kSseStore, Op::kFnstcw}));
+  const json entry = {{"title", "ends it"},     {"reason", "a test"},
+                      {"kernel_function", ""},  {"cause", "a-test"},
+                      {"component", nullptr},   {"relation", "died"},
+                      {"endangers_host", true}, {"platform", {{"target", "kvm"}}}};
+  Write("k/bad/known.json", entry.dump());
+  const std::string bad = Write("k/bad/program.fps", small).string(),
+                    good = Write("k2/good.fps", small).string();
+  WriteLab("here", FPSWAP_BINARY_DIR "/native-runner");
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"run", good, (folder_.path() / "k").string(), "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return CommandWithLabs(arguments);
+  };
+  const Result here = run({"--target", "native"});
+  EXPECT_EQ(here.exit, kAgrees) << here.err;
+  EXPECT_THAT(here.err, HasSubstr(bad + ": takes the machine down that it runs on (ends it)"));
+  EXPECT_THAT(here.err, HasSubstr("--endanger-host"));
+  const json object = json::parse(here.out, nullptr, false);
+  EXPECT_EQ(object["programs"], 2);
+  EXPECT_EQ(object["agree"], 1);
+  EXPECT_EQ(object["not_run"], 1);
+  EXPECT_EQ(object["refused"], json::array({bad}));
+  EXPECT_EQ(json::parse(run({"--target", "lab:here"}).out, nullptr, false)["agree"], 2);
+  EXPECT_EQ(
+      json::parse(run({"--target", "native", "--endanger-host"}).out, nullptr, false)["agree"], 2);
+  EXPECT_THAT(run({"--target", "lab:here,native"}).err, HasSubstr("takes the machine down"))
+      << "one of them is no lab";
+
+  const Result alone = Command({"run", bad, "--target", "native"});
+  EXPECT_EQ(alone.exit, kBadInput) << "nothing was run";
+  const Result minimize = Command({"minimize", bad, "--target", "native"});
+  EXPECT_EQ(minimize.exit, kBadInput);
+  EXPECT_THAT(minimize.err, HasSubstr("takes the machine down"));
+  const Result fuzz = Command({"fuzz", "--target", "native", "--runs", "1", "--engine", "plain",
+                               "--corpus", (folder_.path() / "c").string(), "--seeds",
+                               (folder_.path() / "k").string(), "--findings", good});
+  EXPECT_THAT(fuzz.err, HasSubstr("takes the machine down"));
+  EXPECT_THAT(fuzz.err, HasSubstr("0 seeds taken"));
+
+  const auto own = triage::LoadKnown(FPSWAP_SOURCE_DIR "/corpus/known");
+  ASSERT_TRUE(own) << own.error();
+  const auto nm = std::ranges::find(*own, "kvm-set-msr-xfd-host-nm", &triage::Known::name);
+  ASSERT_NE(nm, own->end());
+  EXPECT_TRUE(nm->endangers_host);
 }
 
 TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
@@ -403,6 +557,63 @@ TEST_F(FuzzCommand, LeavesACorpusAndAReachTableThatReachReads) {
   const Result reach = Command({"reach", (folder_.path() / "a").string(), "--json"});
   EXPECT_EQ(reach.exit, kAgrees) << reach.err;
   EXPECT_EQ(json::parse(reach.out, nullptr, false)["programs"], 2000);
+}
+
+// Our own defect is no success, even where the run went on after it.
+TEST_F(FuzzCommand, AWorkerThatCrashesIsExitCode2WithItsSignal) {
+  const auto first_child = [](pid_t of) {
+    std::ifstream children("/proc/" + std::to_string(of) + "/task/" + std::to_string(of) +
+                           "/children");
+    pid_t child = -1;
+    children >> child;
+    return children ? child : -1;
+  };
+  for (const char* engine : {"auto", "plain"}) {
+    const std::string out = (folder_.path() / engine).string(),
+                      command = FPSWAP_BINARY_DIR "/fpswap",
+                      findings = (folder_.path() / "findings").string();
+    const pid_t fuzz = fork();
+    if (fuzz == 0) {
+      if (freopen(out.c_str(), "w", stdout) == nullptr ||
+          freopen((out + ".err").c_str(), "w", stderr) == nullptr) {
+        _exit(99);
+      }
+      execl(command.c_str(), command.c_str(), "fuzz", "--target", "native", "--runs", "1000000000",
+            "--engine", engine, "--findings", findings.c_str(), "--json",
+            static_cast<char*>(nullptr));
+      _exit(99);
+    }
+    const auto said = [&](const char* word) {
+      const auto text = files::ReadFile(out + ".err", 1 << 20);
+      return text && text->find(word) != std::string::npos;
+    };
+    // A minute is a bound for a machine that hangs, not what is measured.
+    const auto wait_for = [&](auto condition) {
+      for (unsigned i = 0; i < 600 && !condition(); ++i) usleep(100000);
+      return condition();
+    };
+    pid_t worker = -1;
+    const auto program_of = [](pid_t pid) {
+      std::error_code status;
+      return fs::read_symlink("/proc/" + std::to_string(pid) + "/exe", status).filename().string();
+    };
+    // The status line counts once the worker has opened its target.
+    EXPECT_TRUE(wait_for([&] { return said(" programs  "); }));
+    worker = first_child(fuzz);
+    EXPECT_THAT(program_of(worker), HasSubstr("fpswap"));
+    kill(worker, SIGSEGV);
+    EXPECT_TRUE(wait_for([&] { return first_child(fuzz) > 0 && first_child(fuzz) != worker; }));
+    kill(fuzz, SIGTERM);
+    int status = 0;
+    ASSERT_EQ(waitpid(fuzz, &status, 0), fuzz);
+    EXPECT_TRUE(WIFEXITED(status)) << status;
+    EXPECT_EQ(WEXITSTATUS(status), kBadInput) << engine;
+    const json summary = json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
+    ASSERT_TRUE(summary.is_object()) << engine;
+    EXPECT_EQ(summary["worker_deaths"], json({{"was killed by signal 11 (Segmentation fault)", 1}}))
+        << engine;
+    EXPECT_EQ(summary["restarts"], 1);
+  }
 }
 
 }  // namespace

@@ -50,6 +50,63 @@ TEST(MakePlan, OfAnEffectiveProgramTrimsNothingAndGivesTheSameBytes) {
   }
 }
 
+// corpus/known/kvm-set-msr-xfd-host-nm: outside of a lab it ends the machine that the fuzzer is on.
+TEST(MakePlan, SparesTheHostAnXfdThatIsSetWhereTilesMayBeInUse) {
+  auto sparing = RichKvm();
+  sparing.host.xsave.xfd = sparing.guest.xsave.xfd = true;
+  sparing.spare_host = true;
+  constexpr uint64_t kXfd = static_cast<uint64_t>(program::Msr::kXfd),
+                     kXss = static_cast<uint64_t>(program::Msr::kXss),
+                     kTiles = Bit(xstate::Component::kTiledata);
+  const Step set = Do(Op::kSetMsr, kXfd, kTiles), list = Do(Op::kSetMsrList, kXss, 0, kXfd, kTiles);
+  const Step loads[] = {Do(Op::kLdtilecfg, 1, 0xff),
+                        Do(Op::kTileloadd),
+                        Do(Op::kTilezero),
+                        Do(Op::kTdpbssd, 0, 1, 2),
+                        Do(Op::kTdpbuud, 0, 1, 2),
+                        Do(Op::kSetXsave),
+                        Do(Op::kMigrate),
+                        Do(Op::kRaw, 1, 0x90),
+                        Do(Op::kXrstor, 0, 0, kTiles | 3),
+                        Do(Op::kXrstors, 0, 0, ~uint64_t{0})};
+  for (const Step& load : loads) {
+    const Plan plan = MakePlan(Of({load, set, list, Do(Op::kExitOut)}), sparing);
+    const std::string op(program::RowOf(load).name);
+    ASSERT_EQ(plan.trims.size(), 2u) << op;
+    EXPECT_EQ(plan.trims[0].step, 1u) << op;
+    EXPECT_THAT(plan.trims[0].reason,
+                HasSubstr("would take this host down: corpus/known/kvm-set-msr-xfd-host-nm"));
+    EXPECT_EQ(plan.trims[1].step, 2u) << op;
+    const Plan again = MakePlan(plan.effective, sparing);
+    EXPECT_THAT(again.trims, IsEmpty()) << op;
+    ExpectSame(plan, again);
+  }
+  const Step tiles = Do(Op::kTileloadd);
+  auto other = tiles;
+  other.vcpu = 1;
+  const std::vector<Step> near_misses[] = {
+      {set, tiles},                                        // there were no tiles yet
+      {other, set},                                        // another vCPU's
+      {tiles, Do(Op::kSetMsr, kXfd, 0)},                   // it disables nothing
+      {tiles, Do(Op::kSetMsr, kXss, kTiles)},              // another MSR
+      {tiles, Do(Op::kWrmsr, kXfd, kTiles)},               // the guest's own, within KVM_RUN
+      {Do(Op::kXrstor, 0, 0, 7), set},                     // no tiles in RFBM
+      {tiles, Do(Op::kSetMsrList, kXfd, 0, kXss, kTiles)}  // neither entry
+  };
+  for (const auto& steps : near_misses) {
+    auto program = Of(steps);
+    program.vcpus = 2;
+    EXPECT_THAT(MakePlan(program, sparing).trims, IsEmpty()) << program::RowOf(steps[1]).name;
+  }
+  // A lab, --endanger-host, a recorded trace; and a CPU that has no XFD.
+  auto lab = sparing, without = sparing;
+  lab.spare_host = false;
+  without.host.xsave.xfd = false;
+  for (const auto& platform : {lab, without}) {
+    EXPECT_THAT(MakePlan(Of({tiles, set, list}), platform).trims, IsEmpty());
+  }
+}
+
 TEST(MakePlan, SaysWhyEachTrimmedStepCannotRunAndRenumbersTheRest) {
   auto platform = RichKvm();
   platform.guest.avx512f = false;

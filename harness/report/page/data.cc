@@ -272,6 +272,19 @@ void CollectGroups(std::map<std::string, triage::FindingFacts> findings, const S
   });
 }
 
+// Whether a run of `fpswap fuzz` has left anything in this folder.
+bool HoldsFindings(const fs::path& folder) {
+  std::error_code status;
+  for (const char* name : {triage::Store::kFile, "reach.json"}) {
+    if (fs::exists(folder / name, status)) return true;
+  }
+  fs::directory_iterator each(folder, status);
+  for (; !status && each != fs::directory_iterator(); each.increment(status)) {
+    if (fs::exists(each->path() / "verdict.json", status)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::expected<ReportData, std::string> CollectReport(const ReportRequest& request) {
@@ -279,6 +292,12 @@ std::expected<ReportData, std::string> CollectReport(const ReportRequest& reques
   std::error_code status;
   if (!fs::is_directory(findings, status)) {
     return std::unexpected(fmt::format("{}: not a folder of findings", findings.string()));
+  }
+  // Nothing is written into a folder that is somebody else's.
+  if (!HoldsFindings(findings)) {
+    return std::unexpected(fmt::format(
+        "{}: no findings there, and no run: a folder that `fpswap fuzz` wrote to is expected",
+        findings.string()));
   }
   const bool writable = access(findings.c_str(), W_OK) == 0;
   auto store = writable ? triage::Store::Open(findings) : triage::Store::OpenCopy(findings);
