@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "bench/bare_loop.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
+#include <optional>
 
 #include "kvm-runner/canary.h"
 
@@ -29,7 +31,8 @@ int WrapIoctl(int fd, unsigned long request, ...) {
 
 long WrapRun(fpswap::kvm::Canary* canary, int vcpu) {
   BareLoop* loop = BareLoop::recording();
-  return loop == nullptr ? RealRun(canary, vcpu) : loop->Run(canary, vcpu);
+  return loop == nullptr ? RealRun(canary, vcpu)
+                         : loop->Run(vcpu, [&] { return RealRun(canary, vcpu); });
 }
 
 namespace fpswap::bench {
@@ -74,6 +77,14 @@ size_t BareLoop::InputSize(unsigned long request, const void* argument) const {
 }
 
 int BareLoop::Ioctl(int fd, unsigned long request, void* argument) {
+  if (request == KVM_RUN) {
+    const long result = Run(fd, [&] {
+      const long answer = RealIoctl(fd, request, argument);
+      return answer < 0 ? -errno : answer;
+    });
+    if (result < 0) errno = static_cast<int>(-result);
+    return result < 0 ? -1 : static_cast<int>(result);
+  }
   made_vm_ |= _IOC_NR(request) == _IOC_NR(KVM_CREATE_VM);
   Call call{.fd = fd, .request = request, .value = 0, .bytes = kNoBytes};
   if (TakesNumber(request) || argument == nullptr) {
@@ -96,7 +107,7 @@ kvm_run* BareLoop::PageOf(int vcpu) {
   return reinterpret_cast<kvm_run*>(page.data());
 }
 
-long BareLoop::Run(kvm::Canary* canary, int vcpu) {
+long BareLoop::Run(int vcpu, const std::function<long()>& run) {
   kvm_run* page = PageOf(vcpu);
   RunInput input{.page = page,
                  .immediate_exit = page->immediate_exit,
@@ -106,34 +117,55 @@ long BareLoop::Run(kvm::Canary* canary, int vcpu) {
   std::memcpy(input.exit.data(), page->padding, input.exit.size());
   Call call{.fd = vcpu, .request = KVM_RUN, .value = 0, .bytes = kNoBytes, .input = inputs_.size()};
   inputs_.push_back(input);
-  call.result = RealRun(canary, vcpu);
+  call.result = run();
   call.exit_reason = page->exit_reason;
   calls_.push_back(call);
   return call.result;
 }
 
-void BareLoop::Replay(kvm::GuestMemory& memory) {
+void BareLoop::Replay(kvm::KvmMachine& machine) {
   for (size_t i = 0; i < programs_.size(); ++i) {
-    memory.Load(*programs_[i].plan, std::nullopt);
-    const size_t end = i + 1 < programs_.size() ? programs_[i + 1].begin : calls_.size();
-    for (size_t n = programs_[i].begin; n < end; ++n) {
-      const Call& call = calls_[n];
-      if (call.request != KVM_RUN) {
-        void* argument = call.bytes == kNoBytes ? reinterpret_cast<void*>(call.value)
-                                                : static_cast<void*>(&bytes_[call.bytes]);
-        otherwise_ += RealIoctl(call.fd, call.request, argument) != call.result;
-        continue;
-      }
-      const RunInput& input = inputs_[call.input];
-      kvm_run& page = *input.page;
-      page.immediate_exit = input.immediate_exit;
-      page.kvm_dirty_regs = input.dirty_regs;
-      if (input.dirty_regs != 0) page.s.regs.regs = input.regs;
-      std::memcpy(page.padding, input.exit.data(), input.exit.size());
-      const long result = RealIoctl(call.fd, KVM_RUN, nullptr) < 0 ? -errno : 0;
-      otherwise_ += result != call.result || (result == 0 && page.exit_reason != call.exit_reason);
+    const wire::PlanView& plan = *programs_[i].plan;
+    for (unsigned vm = 0; vm < (plan.own_vm ? plan.vcpus : 1u); ++vm) {
+      machine.memory(vm).Load(plan, plan.own_vm ? std::optional(vm) : std::nullopt);
     }
+    const size_t end = i + 1 < programs_.size() ? programs_[i + 1].begin : calls_.size();
+    for (size_t n = programs_[i].begin; n < end; ++n) ReplayCall(calls_[n]);
   }
+  replayed_ += calls_.size();
+}
+
+void BareLoop::ReplayCall(const Call& call) {
+  if (call.request != KVM_RUN) {
+    void* argument = call.bytes == kNoBytes ? reinterpret_cast<void*>(call.value)
+                                            : static_cast<void*>(&bytes_[call.bytes]);
+    return Compare(call, RealIoctl(call.fd, call.request, argument), 0);
+  }
+  const RunInput& input = inputs_[call.input];
+  kvm_run& page = *input.page;
+  page.immediate_exit = input.immediate_exit;
+  page.kvm_dirty_regs = input.dirty_regs;
+  if (input.dirty_regs != 0) page.s.regs.regs = input.regs;
+  std::memcpy(page.padding, input.exit.data(), input.exit.size());
+  const long result = RealIoctl(call.fd, KVM_RUN, nullptr) < 0 ? -errno : 0;
+  // As kvm-runner leaves it: the next one on this vCPU may be kvm-runner's own.
+  page.immediate_exit = 0;
+  Compare(call, result, page.exit_reason);
+}
+
+void BareLoop::Compare(const Call& call, long result, uint32_t exit_reason) {
+  const bool exits = call.request == KVM_RUN && result == 0;
+  if (result == call.result && (!exits || exit_reason == call.exit_reason)) return;
+  if (otherwise_++ != 0) return;
+  first_otherwise_ = fmt::format("request {:#x} gave {} and was recorded with {}", call.request,
+                                 result, call.result);
+  if (exits) {
+    first_otherwise_ += fmt::format(", exit {} and {}", exit_reason, call.exit_reason);
+  }
+}
+
+double BareLoop::otherwise() const {
+  return replayed_ == 0 ? 0 : static_cast<double>(otherwise_) / static_cast<double>(replayed_);
 }
 
 }  // namespace fpswap::bench

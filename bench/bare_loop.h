@@ -3,8 +3,9 @@
 // The calls to KVM that programs make, recorded on their way to the kernel, and made again in a
 // bare loop: what the kvm target's speed is compared to.
 //
-// kvm-runner calls KVM through two doors, ioctl() and Canary::Run. The linker puts ours before both
-// (--wrap in bench/CMakeLists.txt), so what is recorded is what the agent's own code does.
+// kvm-runner calls KVM through two doors, ioctl() and Canary::Run; KVM_RUN goes through either. The
+// linker puts ours before both (--wrap in bench/CMakeLists.txt), so what is recorded is what the
+// agent's own code does.
 //
 // Not thread safe; one BareLoop records at a time.
 #pragma once
@@ -13,17 +14,15 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "harness/plan/wire.h"
-#include "kvm-runner/guest_memory.h"
+#include "kvm-runner/kvm_machine.h"
 #include "kvm-runner/posix.h"
-
-namespace fpswap::kvm {
-class Canary;
-}
 
 namespace fpswap::bench {
 
@@ -43,19 +42,21 @@ class BareLoop {
   bool made_vm() const { return made_vm_; }
 
   // Prepares memory and makes all calls again. REQUIRES: the vCPUs are as they were when recording
-  // began.
-  void Replay(kvm::GuestMemory& memory);
+  // began, and no KVM_RUN waited for a signal: none comes here.
+  void Replay(kvm::KvmMachine& machine);
 
   size_t calls() const { return calls_.size(); }
   size_t runs() const { return inputs_.size(); }
-  // Calls that answered otherwise than when recorded, of all replays: 0 if the loop does what the
-  // programs did.
-  uint64_t otherwise() const { return otherwise_; }
+  // The part of all calls made again that answered otherwise than when recorded: 0 if the loop does
+  // what the programs did.
+  double otherwise() const;
+  // The first of them, in words.
+  const std::string& first_otherwise() const { return first_otherwise_; }
 
   // For the two doors.
   static BareLoop* recording();
   int Ioctl(int fd, unsigned long request, void* argument);
-  long Run(kvm::Canary* canary, int vcpu);
+  long Run(int vcpu, const std::function<long()>& run);
 
  private:
   // What the VMM leaves in the kvm_run page for KVM_RUN.
@@ -83,6 +84,8 @@ class BareLoop {
 
   size_t InputSize(unsigned long request, const void* argument) const;
   kvm_run* PageOf(int vcpu);
+  void ReplayCall(const Call& call);
+  void Compare(const Call& call, long result, uint32_t exit_reason);
 
   uint32_t xsave_size_;
   size_t run_size_;
@@ -93,7 +96,8 @@ class BareLoop {
   std::vector<uint8_t> bytes_;
   std::array<uint8_t, 16384> answers_{};  // of GETs
   bool made_vm_ = false;
-  uint64_t otherwise_ = 0;
+  uint64_t replayed_ = 0, otherwise_ = 0;
+  std::string first_otherwise_;
 };
 
 }  // namespace fpswap::bench

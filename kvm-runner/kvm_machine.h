@@ -36,8 +36,8 @@ class KvmMachine : public wire::Machine {
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
   void SetPatience(unsigned times) override;
 
-  // Guest memory of the first VM of every program; for benchmarks that prepare it themselves.
-  GuestMemory& memory() { return tools_.memory[0]; }
+  // Guest memory of the VM whose first vCPU is `first`; for benchmarks that prepare it themselves.
+  GuestMemory& memory(unsigned first) { return tools_.memory[first]; }
 
  private:
   KvmMachine(const MachineOptions& options, Host host, trace::Platform platform);
