@@ -64,11 +64,12 @@ Unavailable SplitReason(const std::string& text, const std::string& path) {
 
 }  // namespace
 
-// The file that a machine's console goes to, in $TMPDIR; it ends with this process.
+// The file that a machine's console goes to. It goes with this object; where the process is killed
+// first, with its folder.
 struct AgentTarget::Console {
-  Console() {
+  explicit Console(std::filesystem::path folder) {
     std::error_code status;
-    std::filesystem::path folder = std::filesystem::temp_directory_path(status);
+    if (folder.empty()) folder = std::filesystem::temp_directory_path(status);
     if (status) folder = "/tmp";
     path = (folder / "fpswap-console-XXXXXX").string();
     const int fd = mkstemp(path.data());
@@ -105,7 +106,7 @@ struct AgentTarget::Console {
 };
 
 AgentTarget::AgentTarget(AgentCommand command) : command_(std::move(command)) {
-  if (elsewhere()) console_ = std::make_unique<Console>();
+  if (elsewhere()) console_ = std::make_unique<Console>(command_.console_folder);
 }
 
 AgentTarget::~AgentTarget() = default;

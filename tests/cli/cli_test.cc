@@ -549,6 +549,23 @@ TEST_F(FuzzCommand, SameSeedGivesTheSamePrograms) {
   }
 }
 
+TEST_F(FuzzCommand, OnALabLeavesNoConsoleBehind) {
+  const fs::path temporary = folder_.path() / "tmp";
+  fs::create_directories(temporary);
+  WriteLab("here", FPSWAP_BINARY_DIR "/native-runner");
+  for (const char* engine : {"auto", "plain"}) {
+    const std::string command =
+        "TMPDIR=" + temporary.string() + " FPSWAP_CACHE=" + (folder_.path() / "cache").string() +
+        " " FPSWAP_BINARY_DIR "/fpswap fuzz --target lab:here --runs 100 --findings " +
+        (folder_.path() / "f").string() + " --engine " + engine + " > /dev/null 2>&1";
+    EXPECT_EQ(std::system(command.c_str()), 0) << engine;
+    EXPECT_TRUE(fs::is_empty(temporary)) << fs::directory_iterator(temporary)->path();
+    for (const auto& left : fs::directory_iterator(folder_.path() / "f")) {
+      EXPECT_THAT(left.path().string(), Not(HasSubstr(".run"))) << "the run's folder is gone";
+    }
+  }
+}
+
 TEST_F(FuzzCommand, LeavesACorpusAndAReachTableThatReachReads) {
   const json summary =
       Fuzz("a", "--runs 2000 --jobs 2 --corpus " + (folder_.path() / "corpus").string());
