@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "harness/files/files.h"
 #include "harness/program/suggest.h"
 #include "harness/targets/lab.h"
@@ -102,6 +104,20 @@ std::string WhyRefused(const fs::path& program, const Common& common) {
       program.string(), entry->title);
 }
 
+std::expected<campaign::PendingBeside, std::string> BeforeRunning(const fs::path& place,
+                                                                  const trace::Platform& platform,
+                                                                  const Io& io) {
+  auto pending = campaign::PendingBeside::Open(place, platform.HasVmm());
+  if (!pending) return pending;
+  for (const fs::path& saved : pending->saved()) {
+    io.err(
+        fmt::format("fpswap: kept {}: it was about to run when this command was ended, or the "
+                    "machine went down\n",
+                    saved.string()));
+  }
+  return pending;
+}
+
 Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
           std::span<const triage::Known> known) {
   Told told;
@@ -111,10 +127,10 @@ Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
   told.is_new = sorted.first_new.has_value();
   for (const triage::Known* entry : sorted.known) told.known.push_back(entry->name);
   for (const judge::Divergence& divergence : verdict.divergences) {
-    std::string which = "NEW";
-    for (const triage::Known& entry : known) {
-      if (entry.Matches(divergence, platform)) which = "known: " + entry.name;
-    }
+    // The first that matches, as triage::Sort counts it.
+    const auto entry = std::ranges::find_if(
+        known, [&](const triage::Known& each) { return each.Matches(divergence, platform); });
+    const std::string which = entry == known.end() ? "NEW" : "known: " + entry->name;
     told.text += fmt::format("  {}  step {} {}: {}\n", which, divergence.step,
                              triage::OpName(divergence.op), divergence.words);
   }

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "harness/campaign/pending.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
 #include "harness/files/files.h"
@@ -422,6 +423,45 @@ TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
   EXPECT_THAT(none.err, HasSubstr("nothing diverges"));
   EXPECT_EQ(Command({"minimize", folder_.path().string()}).exit, kBadInput);
   EXPECT_EQ(Command({"minimize", file.string(), "--pass", "magic"}).exit, kBadInput);
+}
+
+// The lab's machine goes down in the middle; what is on disk then is looked at when it is to come
+// back.
+TEST_F(Cli, MinimizeAndCorpusRunHaveProgramsOnDiskBeforeTheyRun) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path file = Write("long.fps",
+                              "fpswap 1\nsse.load xmm=3\nx87.fld pattern=9\nmmx.emms\nx87.fld\n"
+                              "xsave slot=2\nexit.page_fault write=1\nsse.store xmm=3\n"
+                              "fxsave slot=3\nx87.fnstcw\n");
+  const fs::path corpus = folder_.path() / "C";
+  for (unsigned i = 0; i < 100; ++i) {
+    Write("p/" + std::to_string(i) + ".fps",
+          "fpswap 1\nsse.load xmm=3 pattern=" + std::to_string(i) + "\nfxsave slot=0 wide=0\n");
+  }
+  ASSERT_EQ(Command({"corpus", "import", corpus.string(), (folder_.path() / "p").string()}).exit,
+            kAgrees);
+  const auto lab = [&](const std::string& name, const fs::path& running) {
+    WriteLab(name, "[ -e gone ] && { cp -r " + running.string() +
+                       " seen; exit 1; }; touch gone; " FPSWAP_BINARY_DIR
+                       "/native-runner --plant tags-lost-on-page-fault | head -c 40000");
+    return folder_.path() / "cache/labs" / name / "seen/pending-0-0.bin";
+  };
+  const fs::path running = folder_.path() / "long.min.fps.running", seen = lab("small", running);
+  const Result minimize = CommandWithLabs({"minimize", file.string(), "--target", "lab:small"});
+  EXPECT_EQ(minimize.exit, kUnavailable) << minimize.err;
+  const auto candidate = campaign::ReadPending(seen);
+  ASSERT_TRUE(candidate) << candidate.error() << minimize.err;
+  EXPECT_EQ(candidate->size(), 1u);
+  EXPECT_FALSE(fs::exists(running)) << "the command has ended in order";
+
+  const fs::path batch = lab("corpus", corpus.string() + ".running");
+  const Result run = CommandWithLabs(
+      {"corpus", "minimize", corpus.string() + "/", "--run", "--target", "lab:corpus"});
+  EXPECT_NE(run.exit, kAgrees) << run.err;
+  const auto programs = campaign::ReadPending(batch);
+  ASSERT_TRUE(programs) << programs.error() << run.err;
+  EXPECT_GT(programs->size(), 10u);
+  EXPECT_FALSE(fs::exists(corpus.string() + ".running"));
 }
 
 TEST_F(Cli, RunGivesAVerdictAndATraceThatJudgeReadsAgain) {
