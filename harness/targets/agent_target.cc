@@ -276,6 +276,7 @@ std::expected<void, std::string> AgentTarget::Run(
       why = collected.error();
       const bool damaged =
           elsewhere() && agent_->damaged() && !(console_ && console_->TellsOfDeath());
+      if (const std::string stuck = agent_->Stop(); !stuck.empty()) why += "; " + stuck;
       if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
         AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);
