@@ -77,9 +77,15 @@ std::optional<fs::path> FindKnown(const Common& common) {
   return {};
 }
 
-std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common) {
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common,
+                                                                 const Io& io) {
   const auto folder = FindKnown(common);
-  if (!folder) return std::vector<triage::Known>{};
+  if (!folder) {
+    io.err(
+        "fpswap: no list of known divergences is here (corpus/known beside the build folder or in "
+        "the current one): all that diverges counts as new; --known names one\n");
+    return std::vector<triage::Known>{};
+  }
   return triage::LoadKnown(*folder);
 }
 

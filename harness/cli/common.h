@@ -44,8 +44,9 @@ std::filesystem::path TraceOrProgram(const std::filesystem::path& path);
 ExitCode ExitOf(size_t fresh, size_t bad);
 
 // corpus/known: of the option, or beside the build folder, or in the current folder. Nothing there
-// is an empty list, unless the option named it.
-std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);
+// is an empty list, and is said, unless the option named it.
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common,
+                                                                 const Io& io);
 std::optional<std::filesystem::path> FindKnown(const Common& common);
 
 // Why a program is not run: it lies in the folder of a known divergence that takes the machine

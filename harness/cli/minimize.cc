@@ -121,7 +121,7 @@ void Minimizer::Tell(const campaign::MinimisePass& pass, unsigned tried,
 int Minimizer::Go(program::Program program, std::optional<Wanted> wanted, const fs::path& out) {
   auto first = RunKept(program);
   if (!first) return Fail(io_, kUnavailable, first.error());
-  const auto known = LoadKnown(options_.common);
+  const auto known = LoadKnown(options_.common, io_);
   if (!known) return Fail(io_, kBadInput, known.error());
   of_finding_ = wanted.has_value();
   if (!wanted) wanted = FirstOf(first->verdict, runner_.platform(), *known);

@@ -233,6 +233,21 @@ TEST_F(Cli, WithJsonAnErrorIsOneObjectTooWithTheSentenceAndTheExitCode) {
   EXPECT_THAT(judged["errors"].dump(), HasSubstr("bad.fpt"));
 }
 
+TEST_F(Cli, ThatThereIsNoListOfKnownDivergencesIsSaid) {
+  const fs::path own = fs::path(FPSWAP_BINARY_DIR) / "fpswap";
+  if (!fs::exists(own)) GTEST_SKIP() << "fpswap is not built";
+  const std::string trace = Write("bad.fpt", "garbage").string();
+  fs::create_directories(folder_.path() / "bin");
+  fs::copy_file(own, folder_.path() / "bin/fpswap");
+  const std::string command =
+      "cd " + folder_.path().string() + " && bin/fpswap judge " + trace + " > /dev/null 2> err";
+  const int status = std::system(command.c_str());
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kBadInput);
+  EXPECT_THAT(files::ReadFile(folder_.path() / "err", 1 << 20).value_or(""),
+              HasSubstr("no list of known divergences is here"));
+  EXPECT_THAT(Command({"judge", trace}).err, Not(HasSubstr("no list")));
+}
+
 TEST_F(Cli, UnknownTargetIsExitCode3WithReasonAndRemedy) {
   const std::string path = WriteSmall("a.fps").string();
   for (const auto& arguments :
