@@ -682,7 +682,8 @@ TEST_F(FuzzCommand, AWorkerThatCrashesIsExitCode2WithItsSignal) {
     EXPECT_EQ(WEXITSTATUS(status), kBadInput) << engine;
     const json summary = json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
     ASSERT_TRUE(summary.is_object()) << engine;
-    EXPECT_EQ(summary["worker_deaths"], json({{"was killed by signal 11 (Segmentation fault)", 1}}))
+    EXPECT_EQ(summary["worker_deaths"],
+              json::object({{"was killed by signal 11 (Segmentation fault)", 1}}))
         << engine;
     EXPECT_EQ(summary["restarts"], 1);
   }
