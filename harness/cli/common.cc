@@ -93,8 +93,8 @@ std::string WhyRefused(const fs::path& program, const Common& common) {
   if (common.endanger_host) return "";
   const std::string targets = "," + common.target;  // run takes a list
   bool labs = true;
-  for (size_t at = 0; (at = targets.find(',', at)) != std::string::npos;) {
-    labs = labs && targets.compare(++at, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
+  for (size_t at = targets.find(','); at != std::string::npos; at = targets.find(',', at + 1)) {
+    labs = labs && targets.compare(at + 1, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
   }
   const fs::path folder = program.has_parent_path() ? program.parent_path() : ".";
   std::error_code status;
