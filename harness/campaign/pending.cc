@@ -11,6 +11,7 @@
 #include "harness/files/files.h"
 #include "harness/plan/wire.h"
 #include "harness/program/codec.h"
+#include "harness/program/text.h"
 
 namespace fpswap::campaign {
 namespace {
@@ -105,6 +106,41 @@ std::expected<std::vector<program::Program>, std::string> ReadPending(
   const size_t covered = text->size() - rest.size();
   if (!Take32(rest, crc) || crc != wire::Crc32c(files::AsBytes(*text).first(covered))) return bad();
   return programs;
+}
+
+std::expected<PendingBeside, std::string> PendingBeside::Open(const std::filesystem::path& given,
+                                                              bool sync) {
+  namespace fs = std::filesystem;
+  fs::path place = given.lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();  // "corpus/"
+  const fs::path folder = place.string() + ".running", rescue = place.string() + ".interrupted";
+  std::error_code status;
+  std::vector<fs::path> saved;
+  unsigned number = 0;
+  for (unsigned slot = 0; slot < 2; ++slot) {
+    const fs::path file = folder / fmt::format("pending-0-{}.bin", slot);
+    const auto programs =
+        fs::exists(file, status) ? ReadPending(file) : std::vector<program::Program>{};
+    if (!programs) return std::unexpected(programs.error() + "; look at it and remove it");
+    for (const program::Program& program : *programs) {
+      fs::create_directories(rescue, status);
+      fs::path to;
+      do to = rescue / fmt::format("{:04}.fps", number++);
+      while (fs::exists(to, status));
+      auto written = files::WriteFile(to, program::PrintText(program));
+      if (!written) return std::unexpected(written.error());
+      saved.push_back(to);
+    }
+  }
+  fs::remove_all(folder, status);
+  fs::create_directory(folder, status);
+  if (status) return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+  return PendingBeside(folder, sync, std::move(saved));
+}
+
+PendingBeside::~PendingBeside() {
+  std::error_code ignored;
+  if (file_) std::filesystem::remove_all(folder_, ignored);
 }
 
 }  // namespace fpswap::campaign

@@ -13,8 +13,10 @@
 #include <cstdint>
 #include <expected>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/program/program.h"
@@ -44,6 +46,35 @@ class PendingFile {
   bool sync_;
   uint32_t batch_ = 0;
   std::vector<uint8_t> buffer_;
+};
+
+// The same for a command that writes PLACE: its pending files are in the folder PLACE.running,
+// which goes when the command ends. Programs that are found there, since a command or the machine
+// went down, are first saved as PLACE.interrupted/NNNN.fps.
+class PendingBeside {
+ public:
+  // The error says that nothing may run.
+  static std::expected<PendingBeside, std::string> Open(const std::filesystem::path& place,
+                                                        bool sync);
+  PendingBeside(PendingBeside&&) noexcept = default;
+  PendingBeside& operator=(PendingBeside&&) = delete;
+  ~PendingBeside();
+
+  std::expected<void, std::string> Write(std::span<const program::Program> programs) {
+    return file_->Write(programs);
+  }
+  // Those that were saved by Open.
+  const std::vector<std::filesystem::path>& saved() const { return saved_; }
+
+ private:
+  PendingBeside(std::filesystem::path folder, bool sync, std::vector<std::filesystem::path> saved)
+      : folder_(std::move(folder)),
+        saved_(std::move(saved)),
+        file_(std::make_unique<PendingFile>(folder_, 0, sync)) {}
+
+  std::filesystem::path folder_;
+  std::vector<std::filesystem::path> saved_;
+  std::unique_ptr<PendingFile> file_;
 };
 
 // The programs of one pending file, in order.

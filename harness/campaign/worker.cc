@@ -241,7 +241,10 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
     known = std::move(*loaded);
   }
   if (!runner) {
-    auto target = campaign::Open(options.target, options.target_options);
+    // The run's folder outlives this process, which engines leave by _exit, and is then removed.
+    targets::Options target_options = options.target_options;
+    target_options.console_folder = options.run.string();
+    auto target = campaign::Open(options.target, target_options);
     if (!target) {
       stats->Fail(target.error().reason);
       return No(target.error());

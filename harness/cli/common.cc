@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "harness/files/files.h"
 #include "harness/program/suggest.h"
 #include "harness/targets/lab.h"
@@ -75,9 +77,15 @@ std::optional<fs::path> FindKnown(const Common& common) {
   return {};
 }
 
-std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common) {
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common,
+                                                                 const Io& io) {
   const auto folder = FindKnown(common);
-  if (!folder) return std::vector<triage::Known>{};
+  if (!folder) {
+    io.err(
+        "fpswap: no list of known divergences is here (corpus/known beside the build folder or in "
+        "the current one): all that diverges counts as new; --known names one\n");
+    return std::vector<triage::Known>{};
+  }
   return triage::LoadKnown(*folder);
 }
 
@@ -85,8 +93,8 @@ std::string WhyRefused(const fs::path& program, const Common& common) {
   if (common.endanger_host) return "";
   const std::string targets = "," + common.target;  // run takes a list
   bool labs = true;
-  for (size_t at = 0; (at = targets.find(',', at)) != std::string::npos;) {
-    labs = labs && targets.compare(++at, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
+  for (size_t at = targets.find(','); at != std::string::npos; at = targets.find(',', at + 1)) {
+    labs = labs && targets.compare(at + 1, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
   }
   const fs::path folder = program.has_parent_path() ? program.parent_path() : ".";
   std::error_code status;
@@ -102,6 +110,20 @@ std::string WhyRefused(const fs::path& program, const Common& common) {
       program.string(), entry->title);
 }
 
+std::expected<campaign::PendingBeside, std::string> BeforeRunning(const fs::path& place,
+                                                                  const trace::Platform& platform,
+                                                                  const Io& io) {
+  auto pending = campaign::PendingBeside::Open(place, platform.HasVmm());
+  if (!pending) return pending;
+  for (const fs::path& saved : pending->saved()) {
+    io.err(
+        fmt::format("fpswap: kept {}: it was about to run when this command was ended, or the "
+                    "machine went down\n",
+                    saved.string()));
+  }
+  return pending;
+}
+
 Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
           std::span<const triage::Known> known) {
   Told told;
@@ -111,10 +133,10 @@ Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
   told.is_new = sorted.first_new.has_value();
   for (const triage::Known* entry : sorted.known) told.known.push_back(entry->name);
   for (const judge::Divergence& divergence : verdict.divergences) {
-    std::string which = "NEW";
-    for (const triage::Known& entry : known) {
-      if (entry.Matches(divergence, platform)) which = "known: " + entry.name;
-    }
+    // The first that matches, as triage::Sort counts it.
+    const auto entry = std::ranges::find_if(
+        known, [&](const triage::Known& each) { return each.Matches(divergence, platform); });
+    const std::string which = entry == known.end() ? "NEW" : "known: " + entry->name;
     told.text += fmt::format("  {}  step {} {}: {}\n", which, divergence.step,
                              triage::OpName(divergence.op), divergence.words);
   }

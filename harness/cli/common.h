@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "harness/campaign/pending.h"
 #include "harness/cli/cli.h"
 #include "harness/judge/verdict.h"
 #include "harness/plan/plan.h"
@@ -43,13 +44,19 @@ std::filesystem::path TraceOrProgram(const std::filesystem::path& path);
 ExitCode ExitOf(size_t fresh, size_t bad);
 
 // corpus/known: of the option, or beside the build folder, or in the current folder. Nothing there
-// is an empty list, unless the option named it.
-std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common);
+// is an empty list, and is said, unless the option named it.
+std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& common,
+                                                                 const Io& io);
 std::optional<std::filesystem::path> FindKnown(const Common& common);
 
 // Why a program is not run: it lies in the folder of a known divergence that takes the machine
 // down, and the target is not a lab. A sentence; "" where it is run.
 std::string WhyRefused(const std::filesystem::path& program, const Common& common);
+
+// Before programs run that `place` is written from (campaign/pending.h); tells of those that were
+// saved.
+std::expected<campaign::PendingBeside, std::string> BeforeRunning(
+    const std::filesystem::path& place, const trace::Platform& platform, const Io& io);
 
 // A verdict in words and in JSON, divergences marked known or new.
 struct Told {

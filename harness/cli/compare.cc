@@ -117,7 +117,7 @@ json RowJson(const Row& row, std::span<const Side> sides) {
 int Compare(const RunOptions& options,
             const std::vector<std::pair<fs::path, program::Program>>& programs, unsigned bad,
             const Io& io) {
-  const auto known = LoadKnown(options.common);
+  const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   std::vector<Side> sides;
   for (const std::string& name : Split(options.common.target)) {

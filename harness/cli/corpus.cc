@@ -61,22 +61,31 @@ std::expected<Where, targets::Unavailable> Find(const CorpusOptions& options) {
   return where;
 }
 
-campaign::FindSignatures ByRunning(campaign::Runner& runner) {
-  return [&runner](std::span<Candidate> programs) -> std::expected<void, std::string> {
+// Some at a time, each batch on disk before it runs.
+std::expected<void, std::string> RunKept(campaign::Runner& runner, campaign::PendingBeside& pending,
+                                         std::span<Candidate> programs) {
+  constexpr size_t kBatch = 64;
+  for (; !programs.empty(); programs = programs.subspan(std::min(kBatch, programs.size()))) {
+    const auto batch = programs.first(std::min(kBatch, programs.size()));
+    std::vector<program::Program> decoded;
     std::vector<plan::Plan> plans;
-    for (const Candidate& each : programs) {
-      plans.push_back(plan::MakePlan(program::Decode(each.bytes), runner.platform()));
+    for (const Candidate& each : batch) {
+      decoded.push_back(program::Decode(each.bytes));
+      plans.push_back(plan::MakePlan(decoded.back(), runner.platform()));
     }
+    if (auto kept = pending.Write(decoded); !kept) return kept;
     std::vector<const plan::Plan*> pointers;
     for (const plan::Plan& each : plans) pointers.push_back(&each);
-    return campaign::RunInBatches(
+    auto ran = campaign::RunInBatches(
         runner, pointers,
         [&](size_t index, std::span<const uint8_t>, const judge::Verdict& verdict) {
           for (const judge::Divergence& divergence : verdict.divergences) {
-            programs[index].note.signatures.insert(triage::SignatureOf(divergence).Key());
+            batch[index].note.signatures.insert(triage::SignatureOf(divergence).Key());
           }
         });
-  };
+    if (!ran) return ran;
+  }
+  return {};
 }
 
 // What was passed over is said, and is exit code 2 whatever else went well.
@@ -103,11 +112,19 @@ int Change(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
   }
   Where where;
   campaign::FindSignatures find;
+  std::optional<campaign::PendingBeside> pending;
   if (!import) {
     auto found = Find(options);
     if (!found) return FailUnavailable(io, options.common.target, found.error());
     where = std::move(*found);
-    if (options.run) find = ByRunning(*where.runner);
+    if (options.run) {
+      auto kept = BeforeRunning(folder.path(), where.platform(), io);
+      if (!kept) return Fail(io, kBadInput, kept.error());
+      pending.emplace(std::move(*kept));
+      find = [&](std::span<Candidate> programs) {
+        return RunKept(*where.runner, *pending, programs);
+      };
+    }
   }
   const size_t before = folder.entries().programs.size();
   const size_t read = minimize ? folder.entries().read : from.read;

@@ -243,7 +243,7 @@ int ExitOf(const Summary& summary) {
 }  // namespace
 
 int Fuzz(const FuzzArguments& options, const Io& io) {
-  const auto known = LoadKnown(options.common);
+  const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   const auto engine = FindEngine(options, io);
   if (!engine) return Fail(io, kUnavailable, engine.error());

@@ -24,7 +24,7 @@ int Judge(const JudgeOptions& options, const Io& io) {
   if (listed->traces.empty()) {
     return Fail(io, kBadInput, "no trace there: .fpt files or findings are expected");
   }
-  const auto known = LoadKnown(options.common);
+  const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   auto results = nlohmann::json::array();
   std::vector<std::string> errors;

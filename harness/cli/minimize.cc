@@ -51,8 +51,9 @@ std::optional<Wanted> FirstOf(const judge::Verdict& verdict, const trace::Platfo
 
 class Minimizer {
  public:
-  Minimizer(const MinimizeOptions& options, const Io& io, campaign::Runner& runner)
-      : options_(options), io_(io), runner_(runner) {}
+  Minimizer(const MinimizeOptions& options, const Io& io, campaign::Runner& runner,
+            campaign::PendingBeside& pending)
+      : options_(options), io_(io), runner_(runner), pending_(pending) {}
 
   int Go(program::Program program, std::optional<Wanted> wanted, const fs::path& out);
 
@@ -60,6 +61,8 @@ class Minimizer {
   // What the smallest program did when it last showed it, beside `out`: what is shown and exported
   // of a finding from then on.
   std::expected<void, std::string> WriteTrace(const fs::path& out) const;
+  // What is run is on disk first: where it takes the machine down it is found there.
+  std::expected<campaign::Ran, std::string> RunKept(const program::Program& program);
   // Whether `program` shows it in `tries` runs; nothing where the target is gone.
   bool Shows(const program::Program& program, unsigned tries);
   unsigned Count(const program::Program& program);
@@ -68,6 +71,7 @@ class Minimizer {
   const MinimizeOptions& options_;
   const Io& io_;
   campaign::Runner& runner_;
+  campaign::PendingBeside& pending_;
   Wanted wanted_;
   bool of_finding_ = false;
   std::string failed_;                  // why the target is gone
@@ -75,9 +79,14 @@ class Minimizer {
   Clock::time_point told_ = Clock::now();
 };
 
+std::expected<campaign::Ran, std::string> Minimizer::RunKept(const program::Program& program) {
+  if (auto kept = pending_.Write({&program, 1}); !kept) return std::unexpected(kept.error());
+  return campaign::RunOne(runner_, program);
+}
+
 bool Minimizer::Shows(const program::Program& program, unsigned tries) {
   for (unsigned i = 0; i < tries && failed_.empty(); ++i) {
-    auto ran = campaign::RunOne(runner_, program);
+    auto ran = RunKept(program);
     if (!ran) failed_ = ran.error();
     if (ran && Has(ran->verdict, wanted_)) {
       shown_ = std::move(*ran);
@@ -110,9 +119,9 @@ void Minimizer::Tell(const campaign::MinimisePass& pass, unsigned tried,
 }
 
 int Minimizer::Go(program::Program program, std::optional<Wanted> wanted, const fs::path& out) {
-  auto first = campaign::RunOne(runner_, program);
+  auto first = RunKept(program);
   if (!first) return Fail(io_, kUnavailable, first.error());
-  const auto known = LoadKnown(options_.common);
+  const auto known = LoadKnown(options_.common, io_);
   if (!known) return Fail(io_, kBadInput, known.error());
   of_finding_ = wanted.has_value();
   if (!wanted) wanted = FirstOf(first->verdict, runner_.platform(), *known);
@@ -241,7 +250,9 @@ int Minimize(const MinimizeOptions& options, const Io& io) {
   auto target = campaign::Open(options.common.target, options.common.TargetOptions());
   if (!target) return FailUnavailable(io, options.common.target, target.error());
   const auto runner = campaign::MakeRunner(std::move(*target));
-  return Minimizer(options, io, *runner).Go(std::move(*program), std::move(wanted), out);
+  auto pending = BeforeRunning(out, runner->platform(), io);
+  if (!pending) return Fail(io, kBadInput, pending.error());
+  return Minimizer(options, io, *runner, *pending).Go(std::move(*program), std::move(wanted), out);
 }
 
 void AddMinimize(CLI::App& app, Chosen& chosen) {
@@ -255,7 +266,10 @@ void AddMinimize(CLI::App& app, Chosen& chosen) {
   command->footer(
       passes +
       "\nA finding keeps its signature, a file its first divergence that is not known.\n"
-      "Each smaller program is written at once; started again, it goes on from there.");
+      "Each smaller program is written at once; started again, it goes on from there. What is "
+      "about\n"
+      "to run is on disk before, in OUTPUT.running; where the machine goes down with it, the next\n"
+      "start keeps it in OUTPUT.interrupted.");
   command->add_option("path", options->path, "A finding, or a program (.fps)")->required();
   command->add_option("-o,--output", options->out,
                       "Where to write it (default: minimized.fps in the finding, FILE.min.fps)");

@@ -10,7 +10,7 @@
 namespace fpswap::cli {
 
 int Report(const ReportOptions& options, const Io& io) {
-  const auto known = LoadKnown(options.common);
+  const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   const auto data = report::CollectReport({.findings = options.findings,
                                            .version = Version(),

@@ -207,7 +207,7 @@ int Run(const RunOptions& options, const Io& io) {
   if (listed->programs.empty() && listed->encoded.empty()) {
     return Fail(io, kBadInput, "no program there: .fps files, findings or a corpus are expected");
   }
-  const auto known = LoadKnown(options.common);
+  const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   Replay replay(options, io, *known);
   replay.Load(*listed);

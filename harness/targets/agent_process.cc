@@ -22,6 +22,8 @@ namespace {
 
 constexpr size_t kChunk = 256 << 10;
 constexpr int kSocketBuffer = 1 << 20;
+// A killed process of many gigabytes takes a while on a loaded machine.
+constexpr std::chrono::seconds kTimeToEnd{5};
 
 // What posix_spawn is to do, destroyed in the end.
 struct SpawnSettings {
@@ -180,15 +182,22 @@ AgentProcess& AgentProcess::operator=(AgentProcess&& other) noexcept {
 
 AgentProcess::~AgentProcess() { Stop(); }
 
-void AgentProcess::Stop() {
+std::string AgentProcess::Stop() {
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
-  if (pid_ > 0) {
-    kill(-pid_, SIGKILL);
-    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-    }
+  const pid_t pid = std::exchange(pid_, -1);
+  if (pid <= 0) return "";
+  kill(-pid, SIGKILL);
+  const auto deadline = std::chrono::steady_clock::now() + kTimeToEnd;
+  for (;;) {
+    const pid_t ended = waitpid(pid, nullptr, WNOHANG);
+    if (ended == pid || (ended < 0 && errno != EINTR)) return "";
+    if (std::chrono::steady_clock::now() > deadline) break;
+    usleep(1000);
   }
-  pid_ = -1;
+  return "process " + std::to_string(pid) + " did not end within " +
+         std::to_string(kTimeToEnd.count()) +
+         " s of SIGKILL: it is stuck in the kernel, and was abandoned";
 }
 
 void AgentProcess::Write(std::span<const uint8_t> bytes) {

@@ -37,7 +37,10 @@ class AgentProcess {
   static std::expected<AgentProcess, std::string> Start(const Command& command);
   AgentProcess(AgentProcess&& other) noexcept;
   AgentProcess& operator=(AgentProcess&& other) noexcept;
-  ~AgentProcess();  // kills it if it still runs, and reaps it
+  ~AgentProcess();  // as Stop
+  // Kills it if it still runs, and reaps it. A process that is stuck in the kernel does not end:
+  // then it is abandoned, and the sentence says so; else it is "".
+  std::string Stop();
 
   pid_t pid() const { return pid_; }
   // The file through which the agent can share what it has not sent (unsent.h); "" if there is
@@ -62,7 +65,6 @@ class AgentProcess {
   std::expected<void, std::string> Receive();
   bool TakeUnsent();
   std::string HowItDied();
-  void Stop();
 
   pid_t pid_ = -1;
   int fd_ = -1;

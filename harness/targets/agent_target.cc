@@ -64,11 +64,12 @@ Unavailable SplitReason(const std::string& text, const std::string& path) {
 
 }  // namespace
 
-// The file that a machine's console goes to, in $TMPDIR; it ends with this process.
+// The file that a machine's console goes to. It goes with this object; where the process is killed
+// first, with its folder.
 struct AgentTarget::Console {
-  Console() {
+  explicit Console(std::filesystem::path folder) {
     std::error_code status;
-    std::filesystem::path folder = std::filesystem::temp_directory_path(status);
+    if (folder.empty()) folder = std::filesystem::temp_directory_path(status);
     if (status) folder = "/tmp";
     path = (folder / "fpswap-console-XXXXXX").string();
     const int fd = mkstemp(path.data());
@@ -105,7 +106,7 @@ struct AgentTarget::Console {
 };
 
 AgentTarget::AgentTarget(AgentCommand command) : command_(std::move(command)) {
-  if (elsewhere()) console_ = std::make_unique<Console>();
+  if (elsewhere()) console_ = std::make_unique<Console>(command_.console_folder);
 }
 
 AgentTarget::~AgentTarget() = default;
@@ -275,6 +276,7 @@ std::expected<void, std::string> AgentTarget::Run(
       why = collected.error();
       const bool damaged =
           elsewhere() && agent_->damaged() && !(console_ && console_->TellsOfDeath());
+      if (const std::string stuck = agent_->Stop(); !stuck.empty()) why += "; " + stuck;
       if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
         AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);

@@ -30,6 +30,7 @@ struct AgentCommand {
   std::chrono::milliseconds silence{7000};  // longer than a program may hang
   std::string folder;                       // where to start it; "": where this process is
   std::string lab;                          // "lab:NAME" of another machine it is on
+  std::string console_folder;               // Options::console_folder
   bool spare_host = false;                  // Platform::spare_host
 };
 

@@ -72,7 +72,8 @@ std::expected<std::unique_ptr<Target>, Unavailable> OpenLab(std::string_view nam
                 .start = lab->start,
                 .silence = TimeToHang(options) + lab->silence,
                 .folder = lab->folder.string(),
-                .lab = std::string(kLabPrefix) + std::string(name)});
+                .lab = std::string(kLabPrefix) + std::string(name),
+                .console_folder = options.console_folder});
 }
 
 std::filesystem::path RunnerDir(const Options& options) {

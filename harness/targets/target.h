@@ -23,6 +23,9 @@ struct Options {
   // What takes longer is stopped, begun again with wire::kPatience times as long, and reported if
   // it hangs again.
   unsigned hang_ms = 2000;
+  // Where a lab's console is kept while the target is open; "" is $TMPDIR. A process that may be
+  // killed names a folder that somebody else clears up.
+  std::string console_folder;
   // Run also what is known to take the machine down. In a lab that is so anyway.
   bool endanger_host = false;
 };

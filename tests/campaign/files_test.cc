@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
 #include "harness/campaign/pending.h"
 #include "tests/campaign/fakes.h"
@@ -95,6 +96,31 @@ TEST(PendingFile, FullDiskIsAnErrorThatSaysWhatToDo) {
   ASSERT_FALSE(written);
   EXPECT_THAT(written.error(), HasSubstr("No space left"));
   EXPECT_THAT(written.error(), HasSubstr("free some space"));
+}
+
+TEST(PendingBeside, KeepsWhatItsPredecessorWasAboutToRunAndGoesWithItsCommand) {
+  const TemporaryFolder folder;
+  const fs::path place = folder.path() / "small.fps", running = place.string() + ".running";
+  const auto program = ProgramOf({program::Op::kFninit, program::Op::kSseLoad});
+  const pid_t child = fork();
+  if (child == 0) {  // a command that is killed
+    auto pending = PendingBeside::Open(place, true);
+    _exit(pending && pending->Write({&program, 1}) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  EXPECT_EQ(ReadPending(running / "pending-0-0.bin").value().at(0), program);
+  for (unsigned time = 0; time < 2; ++time) {
+    auto pending = PendingBeside::Open(place, true);
+    ASSERT_TRUE(pending) << pending.error();
+    ASSERT_EQ(pending->saved().size(), time == 0 ? 1u : 0u);
+    if (time > 0) break;
+    EXPECT_EQ(pending->saved()[0], fs::path(place.string() + ".interrupted") / "0000.fps");
+    EXPECT_EQ(files::ReadProgram(pending->saved()[0]).value(), program);
+  }
+  EXPECT_FALSE(fs::exists(running));
+  EXPECT_FALSE(PendingBeside::Open(folder.path() / "none" / "x.fps", true));
 }
 
 TEST(ReadPending, RefusesTornAndGarbageFiles) {

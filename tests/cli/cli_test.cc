@@ -15,6 +15,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "harness/campaign/pending.h"
 #include "harness/campaign/platforms.h"
 #include "harness/campaign/runner.h"
 #include "harness/files/files.h"
@@ -232,6 +233,21 @@ TEST_F(Cli, WithJsonAnErrorIsOneObjectTooWithTheSentenceAndTheExitCode) {
   EXPECT_THAT(judged["errors"].dump(), HasSubstr("bad.fpt"));
 }
 
+TEST_F(Cli, ThatThereIsNoListOfKnownDivergencesIsSaid) {
+  const fs::path own = fs::path(FPSWAP_BINARY_DIR) / "fpswap";
+  if (!fs::exists(own)) GTEST_SKIP() << "fpswap is not built";
+  const std::string trace = Write("bad.fpt", "garbage").string();
+  fs::create_directories(folder_.path() / "bin");
+  fs::copy_file(own, folder_.path() / "bin/fpswap");
+  const std::string command =
+      "cd " + folder_.path().string() + " && bin/fpswap judge " + trace + " > /dev/null 2> err";
+  const int status = std::system(command.c_str());
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kBadInput);
+  EXPECT_THAT(files::ReadFile(folder_.path() / "err", 1 << 20).value_or(""),
+              HasSubstr("no list of known divergences is here"));
+  EXPECT_THAT(Command({"judge", trace}).err, Not(HasSubstr("no list")));
+}
+
 TEST_F(Cli, UnknownTargetIsExitCode3WithReasonAndRemedy) {
   const std::string path = WriteSmall("a.fps").string();
   for (const auto& arguments :
@@ -424,6 +440,45 @@ TEST_F(Cli, MinimizeKeepsTheDivergenceAndGoesOnFromWhatItWrote) {
   EXPECT_EQ(Command({"minimize", file.string(), "--pass", "magic"}).exit, kBadInput);
 }
 
+// The lab's machine goes down in the middle; what is on disk then is looked at when it is to come
+// back.
+TEST_F(Cli, MinimizeAndCorpusRunHaveProgramsOnDiskBeforeTheyRun) {
+  if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
+  const fs::path file = Write("long.fps",
+                              "fpswap 1\nsse.load xmm=3\nx87.fld pattern=9\nmmx.emms\nx87.fld\n"
+                              "xsave slot=2\nexit.page_fault write=1\nsse.store xmm=3\n"
+                              "fxsave slot=3\nx87.fnstcw\n");
+  const fs::path corpus = folder_.path() / "C";
+  for (unsigned i = 0; i < 100; ++i) {
+    Write("p/" + std::to_string(i) + ".fps",
+          "fpswap 1\nsse.load xmm=3 pattern=" + std::to_string(i) + "\nfxsave slot=0 wide=0\n");
+  }
+  ASSERT_EQ(Command({"corpus", "import", corpus.string(), (folder_.path() / "p").string()}).exit,
+            kAgrees);
+  const auto lab = [&](const std::string& name, const fs::path& running) {
+    WriteLab(name, "[ -e gone ] && { cp -r " + running.string() +
+                       " seen; exit 1; }; touch gone; " FPSWAP_BINARY_DIR
+                       "/native-runner --plant tags-lost-on-page-fault | head -c 40000");
+    return folder_.path() / "cache/labs" / name / "seen/pending-0-0.bin";
+  };
+  const fs::path running = folder_.path() / "long.min.fps.running", seen = lab("small", running);
+  const Result minimize = CommandWithLabs({"minimize", file.string(), "--target", "lab:small"});
+  EXPECT_EQ(minimize.exit, kUnavailable) << minimize.err;
+  const auto candidate = campaign::ReadPending(seen);
+  ASSERT_TRUE(candidate) << candidate.error() << minimize.err;
+  EXPECT_EQ(candidate->size(), 1u);
+  EXPECT_FALSE(fs::exists(running)) << "the command has ended in order";
+
+  const fs::path batch = lab("corpus", corpus.string() + ".running");
+  const Result run = CommandWithLabs(
+      {"corpus", "minimize", corpus.string() + "/", "--run", "--target", "lab:corpus"});
+  EXPECT_NE(run.exit, kAgrees) << run.err;
+  const auto programs = campaign::ReadPending(batch);
+  ASSERT_TRUE(programs) << programs.error() << run.err;
+  EXPECT_GT(programs->size(), 10u);
+  EXPECT_FALSE(fs::exists(corpus.string() + ".running"));
+}
+
 TEST_F(Cli, RunGivesAVerdictAndATraceThatJudgeReadsAgain) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const std::string path = WriteSmall("a.fps").string();
@@ -549,6 +604,23 @@ TEST_F(FuzzCommand, SameSeedGivesTheSamePrograms) {
   }
 }
 
+TEST_F(FuzzCommand, OnALabLeavesNoConsoleBehind) {
+  const fs::path temporary = folder_.path() / "tmp";
+  fs::create_directories(temporary);
+  WriteLab("here", FPSWAP_BINARY_DIR "/native-runner");
+  for (const char* engine : {"auto", "plain"}) {
+    const std::string command =
+        "TMPDIR=" + temporary.string() + " FPSWAP_CACHE=" + (folder_.path() / "cache").string() +
+        " " FPSWAP_BINARY_DIR "/fpswap fuzz --target lab:here --runs 100 --findings " +
+        (folder_.path() / "f").string() + " --engine " + engine + " > /dev/null 2>&1";
+    EXPECT_EQ(std::system(command.c_str()), 0) << engine;
+    EXPECT_TRUE(fs::is_empty(temporary)) << fs::directory_iterator(temporary)->path();
+    for (const auto& left : fs::directory_iterator(folder_.path() / "f")) {
+      EXPECT_THAT(left.path().string(), Not(HasSubstr(".run"))) << "the run's folder is gone";
+    }
+  }
+}
+
 TEST_F(FuzzCommand, LeavesACorpusAndAReachTableThatReachReads) {
   const json summary =
       Fuzz("a", "--runs 2000 --jobs 2 --corpus " + (folder_.path() / "corpus").string());
@@ -610,7 +682,8 @@ TEST_F(FuzzCommand, AWorkerThatCrashesIsExitCode2WithItsSignal) {
     EXPECT_EQ(WEXITSTATUS(status), kBadInput) << engine;
     const json summary = json::parse(files::ReadFile(out, 1 << 24).value_or(""), nullptr, false);
     ASSERT_TRUE(summary.is_object()) << engine;
-    EXPECT_EQ(summary["worker_deaths"], json({{"was killed by signal 11 (Segmentation fault)", 1}}))
+    EXPECT_EQ(summary["worker_deaths"],
+              json::object({{"was killed by signal 11 (Segmentation fault)", 1}}))
         << engine;
     EXPECT_EQ(summary["restarts"], 1);
   }

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -152,6 +154,39 @@ TEST(AgentTargetTest, APlanThatIsRefusedCostsNeitherTheAgentNorTheRestOfTheBatch
     }
   }
   EXPECT_EQ(target->restarts(), 0u);
+}
+
+// What another process traces can't be reaped, even dead, before that one has seen it: to us it is
+// as if it hung in the kernel.
+TEST(AgentTargetTest, AnAgentThatDoesNotEndWhenKilledIsAbandonedAndTheRestGoesOn) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  const pid_t agent = target->agent_pid();
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t tracer = fork();
+  ASSERT_GE(tracer, 0);
+  if (tracer == 0) {
+    const char traces = ptrace(PTRACE_SEIZE, agent, nullptr, nullptr) == 0 ? 'y' : 'n';
+    // Longer than anybody waits for the agent; without end, a test that fails would hang.
+    if (write(ready[1], &traces, 1) == 1 && traces == 'y') sleep(60);
+    _exit(0);
+  }
+  char traces = 0;
+  ASSERT_EQ(read(ready[0], &traces, 1), 1);
+  close(ready[0]);
+  close(ready[1]);
+  if (traces == 'y') {
+    const auto records = RunAll(*target, Among(Mischief::kKill, 1, 4));
+    ASSERT_EQ(records.size(), 4u);
+    EXPECT_EQ(EndOf(records[1]).reason, EndReason::kAgentDied);
+    EXPECT_THAT(EndOf(records[1]).text, HasSubstr("stuck in the kernel, and was abandoned"));
+    for (const size_t i : {0, 2, 3}) EXPECT_EQ(EndOf(records[i]).reason, EndReason::kDone) << i;
+  }
+  kill(tracer, SIGKILL);
+  waitpid(tracer, nullptr, 0);
+  waitpid(agent, nullptr, traces == 'y' ? 0 : WNOHANG);
+  if (traces != 'y') GTEST_SKIP() << "processes can't be traced here";
 }
 
 TEST(AgentTargetTest, AnEmptyBatchIsDoneAtOnce) {
