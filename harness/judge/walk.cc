@@ -216,7 +216,7 @@ void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned
 }
 
 // What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
-// whether or not it counts.
+// whether or not it counts. The reserved byte beside the abridged FTW is no part of struct kvm_fpu.
 void Walk::NoteState(unsigned number) {
   const program::Step& step = plan_->effective.steps[number];
   const auto note = [&](Image image) {
@@ -226,7 +226,9 @@ void Walk::NoteState(unsigned number) {
   };
   if (step.vcpu == states_of_ && step.op == Op::kSetXsave) {
     const auto given = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
-    note(Image(given.begin(), given.begin() + host_.image_size));
+    Image image(given.begin(), given.begin() + host_.image_size);
+    image[5] = 0;
+    note(std::move(image));
   }
   if (step.vcpu == states_of_ && step.op == Op::kSetFpu) {
     std::array<uint8_t, plan::kFpuSize> fpu;
@@ -234,6 +236,7 @@ void Walk::NoteState(unsigned number) {
     Image given(host_.image_size);
     kvm::CopyFpuX87(fpu, given);
     kvm::CopyFpuXmm(fpu, given);
+    given[5] = 0;
     note(std::move(given));
   }
   for (size_t i = 0; i < worlds_.size(); ++i) {
@@ -470,11 +473,11 @@ Walk::Next Walk::GetFpu(uint16_t number) {
     bool right = false;
     for (size_t i = 0; i < worlds_.size() && !right; ++i) right = allows(i);
     if (right) continue;
-    // Told against a world in which no call has failed, and in which the component is initial, if
-    // it may be so: then the bytes are nobody's state.
+    // Told against a world in which the component is initial, if it may be so: then the bytes are
+    // nobody's state.
     const Component c = part == FpuPart::kX87 ? Component::kX87 : Component::kSse;
     const size_t wrong = worlds::Nearest(worlds_.size(), [&](size_t i) {
-      return std::pair(worlds_.blame(i) != 0, !MakeContext(worlds_[i], number).cpu.IsInitial(c));
+      return std::pair(!MakeContext(worlds_[i], number).cpu.IsInitial(c), worlds_.blame(i) != 0);
     });
     allows(wrong);
     Report(number, wrong, mismatches_[wrong]);

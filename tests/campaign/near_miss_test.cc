@@ -276,9 +276,6 @@ const Case kCases[] = {
      [](Edit& e, const plan::Plan&) {
        e.Set(2, 152 + 48, PatternBytes(7, 16)).Set(2, 152 + 64, PatternBytes(0x99, 16));
      }},
-    {"kvm-get-fpu-ignores-xstate-bv", "KVM_SET_FPU has written nothing",
-     "sse.load xmm=3 pattern=7\nvmm.set_fpu pattern=2 fcw=0x37f mxcsr=0x1f80\nvmm.get_fpu\n",
-     [](Edit& e, const plan::Plan&) { e.Set(2, 152 + 48, PatternBytes(7, 16)); }},
 
     {"kvm-get-xsave-pkru-bit", "", kPkruUnset,
      [](Edit& e, const plan::Plan&) { e.XstateBv(4, 0, kPkruBit).Set(4, 2688, uint64_t{0}); }},
