@@ -245,7 +245,11 @@ std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
   return cover;
 }
 
-std::expected<CorpusFolder, std::string> CorpusFolder::Open(const fs::path& given, bool make) {
+std::expected<CorpusFolder, std::string> CorpusFolder::Open(const fs::path& folder_given,
+                                                            bool make) {
+  // "corpus/" is "corpus": entries are told by the folder that they are in.
+  fs::path given = folder_given.lexically_normal();
+  if (!given.has_filename()) given = given.parent_path();
   std::error_code status;
   if (make) fs::create_directories(given, status);
   if (status) return Error(fmt::format("{}: {}", given.string(), status.message()));

@@ -239,8 +239,10 @@ TEST(Report, HostileTextsAreTextsOnly) {
   EXPECT_TRUE(nlohmann::json::accept(ReportJson(data)));
 }
 
-TEST(Report, OfAnEmptyFolderSaysSo) {
+TEST(Report, OfAFolderWithoutFindingsAndRunsSaysSo) {
   const TemporaryFolder folder;
+  EXPECT_FALSE(CollectReport({.findings = folder.path(), .version = "", .known = {}}));
+  ASSERT_TRUE(triage::Store::Open(folder.path()));
   const std::string html = ReportHtml(Collected(folder.path()));
   EXPECT_THAT(html, HasSubstr("nothing new was seen"));
   EXPECT_THAT(html, HasSubstr("No run is on record"));
