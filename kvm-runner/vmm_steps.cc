@@ -159,7 +159,7 @@ void ProgramRun::GetSetXcrs(Vcpu& vcpu, unsigned number) {
 
 void ProgramRun::GetSetMsrs(Vcpu& vcpu, unsigned number) {
   const Step& step = plan_.steps[number];
-  const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+  const bool set = plan::SetsMsrs(step.op);
   const plan::MsrList list = plan::MsrsOf(step);
   MsrTable msrs;
   for (const plan::MsrEntry& entry : list.Entries()) {

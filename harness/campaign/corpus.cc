@@ -245,11 +245,9 @@ std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
   return cover;
 }
 
-std::expected<CorpusFolder, std::string> CorpusFolder::Open(const fs::path& folder_given,
-                                                            bool make) {
-  // "corpus/" is "corpus": entries are told by the folder that they are in.
-  fs::path given = folder_given.lexically_normal();
-  if (!given.has_filename()) given = given.parent_path();
+std::expected<CorpusFolder, std::string> CorpusFolder::Open(const fs::path& path, bool make) {
+  // Entries are told by the folder that they are in.
+  const fs::path given = files::WithoutSlash(path);
   std::error_code status;
   if (make) fs::create_directories(given, status);
   if (status) return Error(fmt::format("{}: {}", given.string(), status.message()));
@@ -265,13 +263,13 @@ std::expected<CorpusFolder, std::string> CorpusFolder::Open(const fs::path& fold
   const auto paths = EntryFiles(given);
   if (!paths) return Error(paths.error());
   Gather gather;
-  for (const fs::path& path : *paths) {
-    const auto program = files::ReadEncoded(path);
+  for (const fs::path& file : *paths) {
+    const auto program = files::ReadEncoded(file);
     if (!program) {
       gather.Bad(program.error());
       continue;
     }
-    const std::string name = path.filename();
+    const std::string name = file.filename();
     const auto note = folder.manifest_.find(name);
     gather.Add(*program, name, note == folder.manifest_.end() ? CorpusNote{} : note->second);
   }

@@ -29,9 +29,7 @@ void Investigator::Restore(Counts known_seen, Counts new_seen) {
 }
 
 bool Investigator::IsKnown(const judge::Divergence& divergence) const {
-  return std::ranges::any_of(known_, [&](const triage::Known& entry) {
-    return entry.Matches(divergence, runner_.platform());
-  });
+  return triage::FirstMatch(known_, divergence, runner_.platform()) != nullptr;
 }
 
 std::optional<size_t> Investigator::Find(const judge::Verdict& verdict,

@@ -111,8 +111,7 @@ std::expected<std::vector<program::Program>, std::string> ReadPending(
 std::expected<PendingBeside, std::string> PendingBeside::Open(const std::filesystem::path& given,
                                                               bool sync) {
   namespace fs = std::filesystem;
-  fs::path place = given.lexically_normal();
-  if (!place.has_filename()) place = place.parent_path();  // "corpus/"
+  const fs::path place = files::WithoutSlash(given);
   const fs::path folder = place.string() + ".running", rescue = place.string() + ".interrupted";
   std::error_code status;
   std::vector<fs::path> saved;

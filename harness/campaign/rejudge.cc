@@ -26,13 +26,6 @@ constexpr size_t kAtOnce = 1024;  // programs in memory
 constexpr unsigned kTries = 5;    // of a finding that does not show: as many as confirm one
 constexpr const char* kDiverges = "diverges";
 
-const triage::Known* Knows(std::span<const triage::Known> known,
-                           const judge::Divergence& divergence, const trace::Platform& platform) {
-  const auto entry = std::ranges::find_if(
-      known, [&](const triage::Known& each) { return each.Matches(divergence, platform); });
-  return entry == known.end() ? nullptr : &*entry;
-}
-
 // What `verdict` says of the divergence with this signature. The same signature may be a new one
 // and a known one: then it is new.
 std::string OutcomeOf(const judge::Verdict& verdict, const trace::Platform& platform,
@@ -40,7 +33,7 @@ std::string OutcomeOf(const judge::Verdict& verdict, const trace::Platform& plat
   std::string outcome = verdict.ok() ? "agrees" : "";
   bool new_one = false;
   for (const judge::Divergence& divergence : verdict.divergences) {
-    const triage::Known* entry = Knows(known, divergence, platform);
+    const triage::Known* entry = triage::FirstMatch(known, divergence, platform);
     new_one |= entry == nullptr;
     if (triage::SignatureOf(divergence).Key() != signature) continue;
     if (entry == nullptr) return kDiverges;
@@ -48,7 +41,7 @@ std::string OutcomeOf(const judge::Verdict& verdict, const trace::Platform& plat
   }
   if (!outcome.empty()) return outcome;
   if (new_one) return "diverges otherwise";
-  return "known " + Knows(known, verdict.divergences.front(), platform)->name;
+  return "known " + triage::FirstMatch(known, verdict.divergences.front(), platform)->name;
 }
 
 json WithJson(const JudgedWith& with) {
@@ -107,7 +100,7 @@ std::set<std::string> ShownBy(const judge::Verdict& verdict, const trace::Platfo
                               std::span<const triage::Known> known) {
   std::set<std::string> shown;
   for (const judge::Divergence& divergence : verdict.divergences) {
-    const triage::Known* entry = Knows(known, divergence, platform);
+    const triage::Known* entry = triage::FirstMatch(known, divergence, platform);
     shown.insert(entry != nullptr ? "known " + entry->name : triage::SignatureOf(divergence).Key());
   }
   return shown;

@@ -89,13 +89,21 @@ std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& c
   return triage::LoadKnown(*folder);
 }
 
+std::vector<std::string> TargetNames(const std::string& names) {
+  std::vector<std::string> list;
+  for (size_t begin = 0; begin <= names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    list.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return list;
+}
+
 std::string WhyRefused(const fs::path& program, const Common& common) {
   if (common.endanger_host) return "";
-  const std::string targets = "," + common.target;  // run takes a list
-  bool labs = true;
-  for (size_t at = targets.find(','); at != std::string::npos; at = targets.find(',', at + 1)) {
-    labs = labs && targets.compare(at + 1, targets::kLabPrefix.size(), targets::kLabPrefix) == 0;
-  }
+  const bool labs = std::ranges::all_of(TargetNames(common.target), [](const std::string& name) {
+    return name.starts_with(targets::kLabPrefix);
+  });
   const fs::path folder = program.has_parent_path() ? program.parent_path() : ".";
   std::error_code status;
   if (labs || !fs::exists(folder / "known.json", status)) return "";
@@ -134,9 +142,8 @@ Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
   for (const triage::Known* entry : sorted.known) told.known.push_back(entry->name);
   for (const judge::Divergence& divergence : verdict.divergences) {
     // The first that matches, as triage::Sort counts it.
-    const auto entry = std::ranges::find_if(
-        known, [&](const triage::Known& each) { return each.Matches(divergence, platform); });
-    const std::string which = entry == known.end() ? "NEW" : "known: " + entry->name;
+    const triage::Known* entry = triage::FirstMatch(known, divergence, platform);
+    const std::string which = entry == nullptr ? "NEW" : "known: " + entry->name;
     told.text += fmt::format("  {}  step {} {}: {}\n", which, divergence.step,
                              triage::OpName(divergence.op), divergence.words);
   }

@@ -49,6 +49,9 @@ std::expected<std::vector<triage::Known>, std::string> LoadKnown(const Common& c
                                                                  const Io& io);
 std::optional<std::filesystem::path> FindKnown(const Common& common);
 
+// --target of a command that takes more than one: "A,B".
+std::vector<std::string> TargetNames(const std::string& target);
+
 // Why a program is not run: it lies in the folder of a known divergence that takes the machine
 // down, and the target is not a lab. A sentence; "" where it is run.
 std::string WhyRefused(const std::filesystem::path& program, const Common& common);

@@ -42,16 +42,6 @@ struct Row {
   bool New() const { return std::ranges::find(verdicts, "NEW") != verdicts.end(); }
 };
 
-std::vector<std::string> Split(const std::string& names) {
-  std::vector<std::string> list;
-  for (size_t begin = 0; begin <= names.size();) {
-    const size_t end = std::min(names.find(',', begin), names.size());
-    list.push_back(names.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return list;
-}
-
 std::expected<void, std::string> RunOn(Side& side, std::span<const triage::Known> known,
                                        std::vector<Row>& rows) {
   std::vector<plan::Plan> plans;
@@ -120,7 +110,7 @@ int Compare(const RunOptions& options,
   const auto known = LoadKnown(options.common, io);
   if (!known) return Fail(io, kBadInput, known.error());
   std::vector<Side> sides;
-  for (const std::string& name : Split(options.common.target)) {
+  for (const std::string& name : TargetNames(options.common.target)) {
     auto target = campaign::Open(name, options.common.TargetOptions());
     if (!target) return FailUnavailable(io, name, target.error());
     sides.push_back({name, campaign::MakeRunner(std::move(*target))});

@@ -74,6 +74,11 @@ std::expected<void, std::string> TakeFolder(const fs::path& folder, Listed& list
 
 }  // namespace
 
+fs::path WithoutSlash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
 std::span<const uint8_t> AsBytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }

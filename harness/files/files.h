@@ -21,6 +21,9 @@ namespace fpswap::files {
 std::span<const uint8_t> AsBytes(std::string_view text);
 std::string_view AsText(std::span<const uint8_t> bytes);
 
+// "corpus/" and "./corpus" are "corpus".
+std::filesystem::path WithoutSlash(const std::filesystem::path& path);
+
 // The whole of `path`, refused if it is larger than `limit` bytes or not a regular file.
 std::expected<std::string, std::string> ReadFile(const std::filesystem::path& path, size_t limit);
 

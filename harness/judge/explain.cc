@@ -255,21 +255,18 @@ bool IsRefusedForBitmapBase(const Explained& what, const Divergence& d) {
 // None brings over what is another's: that is never excused.
 std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& d) {
   if (d.law == Law::kIsolation) return "";
-  if (what.pkru_lost && d.has_component && d.component == Component::kPkru &&
-      d.relation == Relation::kInitial) {
-    return "pkru-lost-by-migration";
-  }
-  if (what.pkru_left_out && m.place == Place::kImage && d.has_component &&
-      d.component == Component::kPkru && d.relation == Relation::kInitial &&
-      (xstate::ImageView(what.seen).xstate_bv() & Bit(Component::kPkru)) == 0) {
-    return "pkru-left-out";
+  const auto is_of = [&](Component c) { return d.has_component && d.component == c; };
+  const bool in_image = m.place == Place::kImage;
+  const xstate::ImageView shown(what.seen);  // where it is an image
+  if (is_of(Component::kPkru) && d.relation == Relation::kInitial) {
+    if (what.pkru_lost) return "pkru-lost-by-migration";
+    if (what.pkru_left_out && in_image && !shown.present(Component::kPkru)) return "pkru-left-out";
   }
   const bool initial_sse = what.cpu != nullptr && what.cpu->IsInitial(Component::kSse) &&
                            what.cpu->regs.mxcsr == cpu::kInitialMxcsr;
-  if (what.platform.compacted && initial_sse && m.place == Place::kImage && d.has_component &&
-      d.component == Component::kSse && d.where.starts_with("MXCSR")) {
-    const uint64_t shown = xstate::ImageView(what.seen).xstate_bv();
-    const bool alone = (shown & Bit(Component::kAvx)) != 0 && (shown & Bit(Component::kSse)) == 0;
+  if (what.platform.compacted && initial_sse && in_image && is_of(Component::kSse) &&
+      d.where.starts_with("MXCSR")) {
+    const bool alone = shown.present(Component::kAvx) && !shown.present(Component::kSse);
     return alone ? "mxcsr-of-avx-alone" : "";
   }
   if (m.place == Place::kFpu && d.where == "MXCSR of kvm_fpu" && SeenMxcsr(m) == 0) {
@@ -283,7 +280,7 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
                      (what.step != nullptr && what.step->op == program::Op::kStmxcsr);
   if (what.mxcsr_left_out && mxcsr && SeenMxcsr(m) == cpu::kInitialMxcsr) return kMxcsrLeftOut;
   if (what.cpu == nullptr || !what.cpu->features->amd || m.place == Place::kNone) return "";
-  if (!d.has_component || d.component != Component::kAvx) return "";
+  if (!is_of(Component::kAvx)) return "";
   if (d.relation != Relation::kStale && what.platform.HasVmm()) return "";
   const size_t in_register = std::min<size_t>(m.size, 16);
   if (!AllZero(Bytes(m.possible).first(in_register))) return "";

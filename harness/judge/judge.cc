@@ -78,10 +78,9 @@ class XfdOverTiles {
     using enum program::Op;
     bool& armed = armed_[step.vcpu];
     bool& in_use = in_use_[step.vcpu];
-    const bool sets = step.op == kSetMsr || step.op == kSetMsrList;
     const plan::MsrList msrs = plan::MsrsOf(step);
     for (const plan::MsrEntry& entry : msrs.Entries()) {
-      if (!sets || entry.msr != program::Msr::kXfd) continue;
+      if (!plan::SetsMsrs(step.op) || entry.msr != program::Msr::kXfd) continue;
       // Not one behind a refused entry.
       const uint64_t now = world == nullptr ? entry.value : world->vcpu[step.vcpu].cpu.xfd;
       if (((now ^ entry.value) & kTiles) == 0) armed = in_use && (entry.value & kTiles) != 0;

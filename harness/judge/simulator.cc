@@ -174,7 +174,7 @@ void Simulator::Vmm(const plan::Plan& plan, uint16_t number, program::Rng& rng) 
   } else if (step.op == Op::kGetMpState) {
     data.resize(4);
   } else if (const plan::MsrList msrs = plan::MsrsOf(step); msrs.count != 0) {
-    const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
+    const bool set = plan::SetsMsrs(step.op);
     kvm::Vcpu copy = c.vcpu;
     for (const plan::MsrEntry& entry : msrs.Entries()) {
       const uint32_t msr = program::MsrIndex(entry.msr);

@@ -29,9 +29,8 @@ bool IsHarmless(Op op) { return ShowsOther(op) || op == Op::kGetXsave || op == O
 
 // Calls that set something, and so may be refused (law 5).
 bool Sets(Op op) {
-  return op == Op::kSetXsave || op == Op::kSetFpu || op == Op::kSetXcrs || op == Op::kSetMsr ||
-         op == Op::kSetCpuid || op == Op::kOsSetRegset || op == Op::kSetXcrsList ||
-         op == Op::kSetMsrList;
+  return op == Op::kSetXsave || op == Op::kSetFpu || op == Op::kSetXcrs || op == Op::kSetXcrsList ||
+         op == Op::kSetCpuid || op == Op::kOsSetRegset || plan::SetsMsrs(op);
 }
 
 // ReachEvent::outcome: 0 done, 1 + vector, or 128 with the low bits of errno.
@@ -122,10 +121,6 @@ bool SameBesidesImages(const World& a, const World& b) {
 }
 
 constexpr uint64_t kSseOrAvx = Bit(Component::kSse) | Bit(Component::kAvx);
-
-uint64_t ReadXstateBv(std::span<const uint8_t> image) {
-  return xstate::ReadAt<uint64_t>(image, xstate::kHeaderOffset);
-}
 
 }  // namespace
 
@@ -365,7 +360,7 @@ void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
   if (runs || step.op == Op::kRunImmediate) pkru_left_out_[step.vcpu] = vmm_pkru_0_[thread];
   if (step.op == Op::kSetXsave && !failed && (platform_.host_xcr0 & pkru) != 0) {
     const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
-    pkru_left_out_[step.vcpu] = (ReadXstateBv(image) & pkru) == 0;
+    pkru_left_out_[step.vcpu] = !xstate::ImageView(image).present(Component::kPkru);
   }
   for (unsigned i = 0; step.op == Op::kMigrate && i < worlds_[0].vcpus; ++i) {
     if (!worlds_[0].SameVm(i, step.vcpu)) continue;
@@ -385,7 +380,7 @@ void Walk::NoteMxcsrLeftOut(const program::Step& step, bool failed) {
   }
   if (step.op == Op::kSetXsave && !failed) {
     const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
-    mxcsr_left_out_[step.vcpu] = (ReadXstateBv(image) & kSseOrAvx) == 0;
+    mxcsr_left_out_[step.vcpu] = (xstate::ImageView(image).xstate_bv() & kSseOrAvx) == 0;
   }
   for (unsigned i = 0; step.op == Op::kMigrate && i < worlds_[0].vcpus; ++i) {
     if (!worlds_[0].SameVm(i, step.vcpu)) continue;
@@ -400,8 +395,8 @@ bool Walk::MxcsrLeftOut(uint16_t number, const cpu::Cpu& cpu) const {
   if (step.op == Op::kGetXsave || step.op == Op::kGetXsave2) {
     const StepRecords& seen = records_->Of(number);
     if (!seen.has_ioctl) return false;
-    if ((ReadXstateBv(seen.ioctl.subspan(sizeof(trace::IoctlRecord))) & kSseOrAvx) == 0)
-      return true;
+    const xstate::ImageView image(seen.ioctl.subspan(sizeof(trace::IoctlRecord)));
+    if ((image.xstate_bv() & kSseOrAvx) == 0) return true;
   }
   const uint32_t lost = mxcsr_lost_[step.vcpu];
   return lost != cpu::kInitialMxcsr && lost == cpu.regs.mxcsr;
@@ -451,8 +446,7 @@ Walk::Next Walk::Vmm(uint16_t number) {
     return allowed;
   });
   NoteLaws(number, false);
-  const bool msr = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
-  if (any && msr && !BranchTiles(step)) return GiveUp(number);
+  if (any && plan::SetsMsrs(step.op) && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 

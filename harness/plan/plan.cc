@@ -29,7 +29,7 @@ using trace::Platform;
 bool SpoilsVcpu(const Step& step, const cpu::Features& guest) {
   if (!guest.xsave.xfd) return false;
   if (step.op == Op::kWrmsr) return step.arg[0] == static_cast<uint64_t>(program::Msr::kXfd);
-  if (step.op != Op::kSetMsr && step.op != Op::kSetMsrList) return false;
+  if (!SetsMsrs(step.op)) return false;
   const MsrList msrs = MsrsOf(step);
   return std::ranges::any_of(msrs.Entries(),
                              [](const MsrEntry& e) { return e.msr == program::Msr::kXfd; });

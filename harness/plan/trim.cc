@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "harness/plan/plan.h"
+#include "harness/plan/vmm.h"
 #include "oracle/xstate/component.h"
 #include "oracle/xstate/layout.h"
 
@@ -170,15 +171,11 @@ HostSparer::HostSparer(const Platform& platform)
 
 std::optional<std::string> HostSparer::WhyNot(const Step& step) const {
   if (!xfd_over_tiles_ || !tiles_[step.vcpu % program::kMaxVcpus]) return std::nullopt;
-  const auto disables = [](uint64_t msr, uint64_t value) {
-    return msr == static_cast<uint64_t>(program::Msr::kXfd) &&
-           (value & Bit(Component::kTiledata)) != 0;
-  };
-  const bool set = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
-  if (!(set && disables(step.arg[0], step.arg[1])) &&
-      !(step.op == Op::kSetMsrList && disables(step.arg[2], step.arg[3]))) {
-    return std::nullopt;
-  }
+  const MsrList msrs = MsrsOf(step);
+  const bool disables = std::ranges::any_of(msrs.Entries(), [](const MsrEntry& e) {
+    return e.msr == program::Msr::kXfd && (e.value & Bit(Component::kTiledata)) != 0;
+  });
+  if (!disables) return std::nullopt;
   return "would take this host down: corpus/known/kvm-set-msr-xfd-host-nm (a lab runs it, as does "
          "--endanger-host)";
 }

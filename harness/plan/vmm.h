@@ -88,6 +88,9 @@ struct MsrList {
   std::span<const MsrEntry> Entries() const& { return std::span(entry).first(count); }
   void Entries() && = delete;  // they are in this very list
 };
+inline bool SetsMsrs(program::Op op) {
+  return op == program::Op::kSetMsr || op == program::Op::kSetMsrList;
+}
 inline MsrList MsrsOf(const program::Step& step) {
   using program::Msr, program::Op;
   const auto& arg = step.arg;

@@ -319,17 +319,22 @@ std::expected<std::vector<Known>, std::string> LoadKnown(const std::filesystem::
   return all;
 }
 
+const Known* FirstMatch(std::span<const Known> known, const judge::Divergence& divergence,
+                        const trace::Platform& on) {
+  const auto match = std::ranges::find_if(
+      known, [&](const Known& entry) { return entry.Matches(divergence, on); });
+  return match == known.end() ? nullptr : &*match;
+}
+
 Sorted Sort(const judge::Verdict& verdict, const trace::Platform& platform,
             std::span<const Known> known) {
   Sorted sorted;
   for (size_t i = 0; i < verdict.divergences.size(); ++i) {
-    const auto match = std::find_if(known.begin(), known.end(), [&](const Known& entry) {
-      return entry.Matches(verdict.divergences[i], platform);
-    });
-    if (match == known.end()) {
+    const Known* match = FirstMatch(known, verdict.divergences[i], platform);
+    if (match == nullptr) {
       if (!sorted.first_new) sorted.first_new = i;
-    } else if (!Contains(sorted.known, static_cast<const Known*>(&*match))) {
-      sorted.known.push_back(&*match);
+    } else if (!Contains(sorted.known, match)) {
+      sorted.known.push_back(match);
     }
   }
   return sorted;

@@ -84,6 +84,10 @@ std::expected<Known, std::string> ParseKnown(std::string_view json, std::string_
 // that is not read would silence nothing and look as if it did.
 std::expected<std::vector<Known>, std::string> LoadKnown(const std::filesystem::path& folder);
 
+// The first entry that matches; null: none, so it is new.
+const Known* FirstMatch(std::span<const Known> known, const judge::Divergence& divergence,
+                        const trace::Platform& on);
+
 // A verdict's divergences told apart. It is a known one only if every divergence in it is.
 struct Sorted {
   std::vector<const Known*> known;  // entries matched, each once; point into the span given

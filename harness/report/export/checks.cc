@@ -319,8 +319,7 @@ std::vector<StepChecks> ChooseChecks(const Prediction& p, const ExportRequest& r
       }
     }
     checks.exits = guest && told.exits != 0 && told.faults == 0;
-    const bool msrs = step.op == Op::kSetMsr || step.op == Op::kSetMsrList;
-    const bool refusal = told.result < 0 || (msrs && told.result == 0);
+    const bool refusal = told.result < 0 || (plan::SetsMsrs(step.op) && told.result == 0);
     checks.result = !guest && told.one_result && told.error != EINTR &&
                     (refusal || (wanted.Other(i) && !(wanted.Bytes(i) != nullptr)));
     // Calls that the library checks by itself need no check of ours.
