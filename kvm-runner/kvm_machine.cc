@@ -64,7 +64,7 @@ KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform
       platform_(std::move(platform)),
       tools_{.host = std::move(host),
              .memory = {},
-             .threads = VcpuThreads(platform_.host, platform_.host_xcr0),
+             .threads = VcpuThreads(platform_.host, platform_.host_xcr0, options.count),
              .competitor = Competitor(platform_.host, platform_.host_xcr0),
              .cpu = CpuSwitch(options.offline_cpus),
              .signal = PendingSignal(),
@@ -72,6 +72,7 @@ KvmMachine::KvmMachine(const MachineOptions& options, Host host, trace::Platform
              .plant = nullptr,
              .plant_memory = {}} {
   platform_.kernel_log = wire::Kmsg().readable();
+  platform_.kernel_coverage = tools_.threads.Get(0)->kcov != nullptr;
   platform_.cpus = tools_.threads.Get(0)->affinity.count();
 }
 
@@ -121,6 +122,7 @@ void KvmMachine::SetPatience(unsigned times) { tools_.watchdog.SetLimit(options_
 void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) {
   timespec began;
   clock_gettime(CLOCK_MONOTONIC, &began);
+  edges_.clear();
   const auto end = [&](trace::EndReason reason, unsigned step, int error,
                        std::span<const uint8_t> text = {}) {
     const trace::EndRecord record{.reason = static_cast<uint8_t>(reason),
@@ -143,7 +145,14 @@ void KvmMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& records) 
     vms.push_back(std::move(*vm));
   }
   ProgramRun run(tools_, plan, vms, records);
+  // What brings a vCPU to its start is left out: it depends on which VMs are at hand.
+  tools_.threads.StartCounting();
   const trace::EndReason reason = run.Go();
+  if (platform_.kernel_coverage) {
+    reached_.Clear();
+    tools_.threads.AddEdges(reached_);
+    reached_.List(edges_);
+  }
   tools_.watchdog.End();
   tools_.cpu.Restore();
   tools_.threads.Restore();

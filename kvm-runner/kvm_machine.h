@@ -24,6 +24,7 @@ struct MachineOptions {
   // (ARCH_REQ_XCOMP_GUEST_PERM). It is the process's, and can't be given back.
   bool ask_permission = true;
   bool offline_cpus = false;  // whether a step may take a CPU of the machine offline
+  bool count = true;          // what programs reach of the kernel, where the kernel can (KCOV)
 };
 
 class KvmMachine : public wire::Machine {
@@ -34,6 +35,9 @@ class KvmMachine : public wire::Machine {
 
   std::expected<std::string, std::string> Platform() override;
   void Run(const wire::PlanView& plan, std::vector<uint8_t>& records) override;
+  std::span<const uint16_t> KernelEdges() override { return edges_; }
+  // A thread is counted for one owner at a time, and after an exec nobody could stop that.
+  void BeforeExec() override { tools_.threads.Get(0)->kcov.reset(); }
   void SetPatience(unsigned times) override;
 
   // Guest memory of the VM whose first vCPU is `first`; for benchmarks that prepare it themselves.
@@ -51,6 +55,8 @@ class KvmMachine : public wire::Machine {
   trace::Platform platform_;
   Tools tools_;
   std::vector<Vm> pool_;  // most recently used last
+  EdgeMap reached_;
+  std::vector<uint16_t> edges_;  // as a list
 };
 
 }  // namespace fpswap::kvm

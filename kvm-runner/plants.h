@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Planted bugs: what a broken KVM would do, done from outside. They act on the vCPU's state (or on
-// what an ioctl hands over), never on records, each under a condition that a program must reach.
-// They measure the fuzzer: it must find each of them.
+// Planted bugs: what a broken KVM would do, done from outside. They act on the vCPU's state, on
+// what an ioctl hands over or on the VMM's registers as they are looked at, each under a condition
+// that a program must reach. They measure the fuzzer: it must find each of them.
 //
 // Not thread safe.
 #pragma once

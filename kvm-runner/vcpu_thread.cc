@@ -10,14 +10,16 @@
 
 namespace fpswap::kvm {
 
-VcpuThread::VcpuThread(unsigned number, const cpu::Features& host, uint64_t xcr0,
+VcpuThread::VcpuThread(unsigned number, const cpu::Features& host, uint64_t xcr0, bool count,
                        const VcpuThread* first)
     : canary(host, xcr0, number),
       affinity(first != nullptr ? first->affinity : Affinity()),
       number_(number),
+      count_(count),
       pkru_(first != nullptr ? first->pkru_ : canary.ReadPkru()) {
   if (number == 0) {
     tid_ = static_cast<int>(syscall(SYS_gettid));
+    if (count_) kcov = Kcov::OpenForThisThread();
     return;
   }
   // It inherits which signals are blocked: host_side.h's is, in each thread that runs vCPUs.
@@ -39,6 +41,7 @@ VcpuThread::~VcpuThread() {
 
 void VcpuThread::Loop() {
   tid_ = static_cast<int>(syscall(SYS_gettid));
+  if (count_) kcov = Kcov::OpenForThisThread();
   // Its maker may be pinned, and have another PKRU, by a step of the program.
   affinity.Widen();
   canary.WritePkru(pkru_);
@@ -65,13 +68,15 @@ void VcpuThread::Restore() {
   used_ = false;
 }
 
-VcpuThreads::VcpuThreads(const cpu::Features& host, uint64_t xcr0) : host_(host), xcr0_(xcr0) {
-  threads_[0] = std::make_unique<VcpuThread>(0, host_, xcr0_, nullptr);
+VcpuThreads::VcpuThreads(const cpu::Features& host, uint64_t xcr0, bool count)
+    : host_(host), xcr0_(xcr0), count_(count) {
+  threads_[0] = std::make_unique<VcpuThread>(0, host_, xcr0_, count_, nullptr);
 }
 
 VcpuThread* VcpuThreads::Get(unsigned number) {
   auto& thread = threads_[number];
-  if (!thread) thread = std::make_unique<VcpuThread>(number, host_, xcr0_, threads_[0].get());
+  if (!thread)
+    thread = std::make_unique<VcpuThread>(number, host_, xcr0_, count_, threads_[0].get());
   if (!thread->ok()) thread.reset();
   return thread.get();
 }
@@ -79,6 +84,18 @@ VcpuThread* VcpuThreads::Get(unsigned number) {
 void VcpuThreads::Restore() {
   for (const auto& thread : threads_) {
     if (thread) thread->Restore();
+  }
+}
+
+void VcpuThreads::StartCounting() {
+  for (const auto& thread : threads_) {
+    if (thread && thread->kcov) thread->kcov->Restart();
+  }
+}
+
+void VcpuThreads::AddEdges(EdgeMap& edges) const {
+  for (const auto& thread : threads_) {
+    if (thread && thread->kcov) edges.Add(thread->kcov->path());
   }
 }
 

@@ -17,6 +17,7 @@
 #include "harness/program/step.h"
 #include "kvm-runner/canary.h"
 #include "kvm-runner/host_side.h"
+#include "kvm-runner/kcov.h"
 
 namespace fpswap::kvm {
 
@@ -24,8 +25,9 @@ class VcpuThread {
  public:
   // Number 0 is the thread that makes it and hands out the work; any other is a new thread, with
   // canaries of its own, and PKRU and CPUs as `first` (number 0; else null) began with. `host` and
-  // `xcr0` as for Canary.
-  VcpuThread(unsigned number, const cpu::Features& host, uint64_t xcr0, const VcpuThread* first);
+  // `xcr0` as for Canary. `count`: what it reaches of the kernel, where the kernel can.
+  VcpuThread(unsigned number, const cpu::Features& host, uint64_t xcr0, bool count,
+             const VcpuThread* first);
   ~VcpuThread();
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
@@ -45,13 +47,15 @@ class VcpuThread {
   unsigned number() const { return number_; }
   int tid() const { return tid_; }
   Canary canary;
-  Affinity affinity;  // of the thread that does the work
+  Affinity affinity;           // of the thread that does the work
+  std::unique_ptr<Kcov> kcov;  // null: nobody counts
 
  private:
   void HandOver(const std::function<void()>& work);
   void Loop();
 
   unsigned number_;
+  bool count_;
   int tid_ = 0;
   uint32_t pkru_ = 0;
   std::atomic<uint32_t> turn_{0};  // 0: this thread waits, 1: it works
@@ -65,15 +69,19 @@ class VcpuThread {
 class VcpuThreads {
  public:
   // The thread that makes this is number 0. `host` outlives it.
-  VcpuThreads(const cpu::Features& host, uint64_t xcr0);
+  VcpuThreads(const cpu::Features& host, uint64_t xcr0, bool count);
   // Null if no thread is to be had. REQUIRES: number < kMaxVcpus.
   VcpuThread* Get(unsigned number);
   // All that have worked, as they were when they began.
   void Restore();
+  // Between the two a program runs: what its threads reached of the kernel.
+  void StartCounting();
+  void AddEdges(EdgeMap& edges) const;
 
  private:
   const cpu::Features& host_;
   uint64_t xcr0_;
+  bool count_;
   std::array<std::unique_ptr<VcpuThread>, program::kMaxVcpus> threads_;
 };
 

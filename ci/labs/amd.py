@@ -19,11 +19,12 @@ TRANSPORT = ["virtio_pci", "virtio_console"]
 # oops=panic: after an oops in KVM locks stay held and state is half changed, and its agent is mostly dead, so nobody
 # is left to read the kernel's log; the console has the whole of it, and a fresh machine costs a fraction of a second.
 # A warning is no oops: the machine goes on, and the agent reads it. unknown_nmi_panic: QEMU's inject-nmi is our panic.
-# nokaslr: addresses in the log are the same in each machine and in System.map.
-ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic nokaslr tsc=reliable no_timer_check "
+# sysrq_always_enabled: else Debian's kernels take no crash from their console. nokaslr: addresses in the log are the same in each machine and in System.map.
+ARGUMENTS = ("console=ttyS0 panic=-1 oops=panic unknown_nmi_panic sysrq_always_enabled nokaslr tsc=reliable no_timer_check "
              "random.trust_cpu=on fpswap.port=/dev/vport0p1")
 SELFTEST = pathlib.Path(__file__).parent / "qemu-selftest"
 OFFLINE = store.REPOSITORY / "corpus" / "seeds" / "cpu-offline.fps"
+CONSOLE = ".console"  # behind the name of a monitor's socket
 KEPT_SNAPSHOTS = 4  # of different agents
 
 
@@ -69,9 +70,9 @@ class Amd(emulated.Emulated):
             raise store.Failure(f"{self.name}: its QEMU is to be built anew: ci/lab start {self.name}", store.UNAVAILABLE)
         snapshot = self._started()
         monitors = os.environ.get("FPSWAP_MONITORS")  # a folder, for check
-        machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE")), *_stream(),
-                       *(_monitor(f"{monitors}/{os.getpid()}") if monitors else []),
-                       "-incoming", f"file:{snapshot}"])
+        monitor = f"{monitors}/{os.getpid()}" if monitors else None
+        machine.serve([*self._qemu(), *self._console(os.environ.get("FPSWAP_CONSOLE"), monitor), *_stream(),
+                       *(_monitor(monitor) if monitor else []), "-incoming", f"file:{snapshot}"])
 
     def enter(self):
         """A machine of its own, with a shell on its console."""
@@ -105,6 +106,8 @@ class Amd(emulated.Emulated):
             if done.returncode != 0:
                 raise store.Failure(f"{name}: the emulated CPU is not as it should be, so nothing that it shows counts:\n"
                                     f"{done.stdout}", store.FAILED if done.returncode == 1 else done.returncode)
+            if ": 0 agree" in done.stdout.splitlines()[-1]:
+                raise store.Failure(f"{name}: no program of the emulated CPU's self-test could run there")
             print(f"{name}: the emulated CPU passes its self-test: {done.stdout.splitlines()[-1]}")
 
     can_panic = True
@@ -112,12 +115,21 @@ class Amd(emulated.Emulated):
     @staticmethod
     def panic(monitor):
         """Has the machine panic whose monitor that is; whether it is there still."""
-        try:
-            with Monitor(str(monitor)) as qmp:
-                qmp.run("inject-nmi")
-        except OSError:
-            return False
-        return True
+        return _monitored(monitor, lambda qmp: qmp.run("inject-nmi"))
+
+    def can_crash(self):
+        return bool(self.kernel.has(["MAGIC_SYSRQ_SERIAL"]))
+
+    @staticmethod
+    def crash(monitor):
+        """As panic(), by SysRq on the console: a break, and "c"."""
+        def do(qmp):
+            qmp.run("chardev-send-break", id="console")
+            with socket.socket(socket.AF_UNIX) as console:
+                console.connect(f"{monitor}{CONSOLE}")
+                console.sendall(b"c")
+
+        return _monitored(monitor, do)
 
     def run_inside(self, program, files, timeout_s):
         """Boots a machine that runs `program`, a path in `files` ({path in the machine: file}): (status, console)."""
@@ -134,12 +146,12 @@ class Amd(emulated.Emulated):
         return self.status(text), text
 
     def _snapshot(self):
-        key = store.digest(self._qemu(), self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
+        key = store.digest(self._qemu(), self.OPTIONS, self.kernel.identity(), initramfs.INIT, pathlib.Path(initramfs.__file__),
                            self.settings["busybox"], self.modules, self.built_agent())
         return self.folder / "snapshots" / key[:16]
 
     def _initramfs(self, output=None, files=None):
-        return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, self.modules, self.agent(),
+        return initramfs.initramfs(output or self.folder / "initramfs", self.kernel, self.modules, self.built_agent(),
                                    self.busybox(), files)
 
     def _boot(self, snapshot):
@@ -152,7 +164,12 @@ class Amd(emulated.Emulated):
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   preexec_fn=machine.dies_with_us) as process:
                 try:
-                    self.save_platform(frames.hello(process, 300))
+                    # With the options that fpswap will send: for others the agent starts again and probes anew.
+                    platform = frames.hello(process, 300, self.OPTIONS)
+                    # What the agent could not do in time is not to stay so in every machine from here on.
+                    if reason := lab.runs_nothing(platform):
+                        raise store.Failure(f"the agent says: {reason}. If this machine was very busy, try again")
+                    self.save_platform(platform)
                     with Monitor(monitor) as qmp:
                         qmp.run("migrate", uri=f"file:{snapshot}")
                         qmp.until_migrated()
@@ -167,7 +184,8 @@ class Amd(emulated.Emulated):
         """The machine; what differs from run to run, the far ends of its console and stream, is not among it."""
         settings, sources = self.settings, self.settings["qemu"]
         if isinstance(sources, str):
-            raise store.Failure(f"{self.name} was made with another QEMU; make it again: ci/lab build {self.name}")
+            raise store.Failure(f"{self.name} was made with another QEMU; make it again: ci/lab build {self.name}",
+                                store.UNAVAILABLE)
         return [str(qemu.program(sources)), *(word for folder in sources["firmware"] for word in ("-L", folder)),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
                 "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(settings["memory_mb"]),
@@ -176,8 +194,12 @@ class Amd(emulated.Emulated):
                 "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=stream"]
 
     @staticmethod
-    def _console(path):
-        return ["-chardev", f"file,id=console,path={path or os.devnull},append=on", "-serial", "chardev:console"]
+    def _console(path, monitor=None):
+        """What is said goes to the file `path`. Beside `monitor` is a socket to write to."""
+        path = path or os.devnull
+        backend = (f"socket,id=console,path={monitor}{CONSOLE},server=on,wait=off,logfile={path},logappend=on" if monitor
+                   else f"file,id=console,path={path},append=on")
+        return ["-chardev", backend, "-serial", "chardev:console"]
 
 
 class AmdNative(Amd):
@@ -189,6 +211,16 @@ class AmdNative(Amd):
 def _stream(kind="stdio,signal=off"):
     kind, _, more = kind.partition(",")
     return ["-chardev", f"{kind},id=stream" + (f",{more}" if more else "")]
+
+
+def _monitored(monitor, do):
+    """Does it with the Monitor whose socket that is; whether it is there still."""
+    try:
+        with Monitor(str(monitor)) as qmp:
+            do(qmp)
+    except OSError:
+        return False
+    return True
 
 
 def _monitor(path):

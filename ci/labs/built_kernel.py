@@ -14,6 +14,7 @@ from . import apply, kernel_edits, kernels, selftests, store
 
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {"small": ["small.config"], "debug": ["small.config", "debug.config"]}
+EDITS_OF_KIND = {"small": [], "debug": ["kcov-of-kvm"]}
 PACKAGES = {**selftests.PACKAGES, "flex": "flex", "bison": "bison", "bc": "bc"}
 NAME = re.compile(rf"(?P<series>[0-9.]+)-(?P<kind>{'|'.join(CONFIGS)})(?P<edits>(\+[a-z0-9-]+)*)")
 
@@ -47,7 +48,7 @@ def built_kernel(wanted):
     source = selftests.source(wanted.series)
     output = source.with_name("_".join([source.name, wanted.kind, *wanted.edits]))
     log = output.with_name(f"{output.name}.log")
-    edits = [edit for edit in kernel_edits.EDITS if edit.name in wanted.edits]
+    edits = [edit for edit in kernel_edits.EDITS if edit.name in (*wanted.edits, *EDITS_OF_KIND[wanted.kind])]
 
     def make(temporary):
         # One tree for all of them, one folder of objects for each kind: an edit costs one file and the linking.
@@ -88,7 +89,7 @@ def _build(tree, kind, output, log):
     objects = tree.with_name(f"{tree.name}_{kind}")  # kept: a build that was interrupted goes on where it was
     objects.mkdir(parents=True, exist_ok=True)
     words = ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", str(tree), f"O={objects}", "ARCH=x86_64",
-             f"LOCALVERSION=-{kind}"]
+             f"LOCALVERSION=-{kind}", *(["CC=ccache gcc"] if shutil.which("ccache") else [])]
     with open(log, "w", encoding="utf-8") as out:
         store.made(objects / "fragment", [settings(kind)], lambda fragment: _configure(out, log, words, kind, objects, fragment),
                    f"configuring {log.stem}")

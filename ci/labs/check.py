@@ -11,8 +11,10 @@ import time
 from . import frames, lab, machine, store
 
 PROGRAMS = 100
+FEW = 5
 PANIC_PROGRAMS = 400  # in one batch, which is to last until the panic comes
 PANIC = "Kernel panic - not syncing: NMI"  # labs' kernels have unknown_nmi_panic
+CRASH = "Kernel panic - not syncing: sysrq triggered crash"
 SEED = 1  # the same programs each time: what changes is the lab
 
 
@@ -23,7 +25,9 @@ def check(one):
     with tempfile.TemporaryDirectory() as folder:
         _runs_programs(one, fpswap, pathlib.Path(folder))
         if one.can_panic:
-            _survives_a_panic(one, fpswap, pathlib.Path(folder))
+            _survives_a_panic(one, fpswap, pathlib.Path(folder) / "panic", one.panic, PANIC)
+            if one.can_crash():
+                _survives_a_panic(one, fpswap, pathlib.Path(folder) / "crash", one.crash, CRASH)
             _survives_a_kill(one, fpswap, pathlib.Path(folder))
     print(f"{one.name}: good")
 
@@ -64,6 +68,12 @@ def _runs_programs(one, fpswap, folder):
     done = _summary(_fuzz(one, fpswap, folder / "programs"))
     if done["programs"] != PROGRAMS:
         raise store.Failure(f"{one.name}: {done['programs']} programs of {PROGRAMS} ran")
+    if "KCOV" in one.settings.get("debug", []):
+        alone = _summary(_fuzz(one, fpswap, folder / "alone", programs=FEW))["kernel_edges"]
+        if not 0 < alone < done["kernel_edges"]:
+            raise store.Failure(f"{one.name}: its kernel has KCOV, and {FEW} programs reached {alone} edges of it, {PROGRAMS} "
+                                f"{done['kernel_edges']}: there should be some, and then more")
+        print(f"{one.name}: {FEW} programs reached {alone} edges of the kernel, {PROGRAMS} {done['kernel_edges']}")
     laws = ", ".join(f"{law} {count}" for law, count in sorted(done["reach"]["laws"].items()))
     print(f"{one.name}: {PROGRAMS} programs, {done['programs_per_second']:.0f}/s; {done['new']} new divergences and "
           f"{done['known']} known; laws checked: {laws}")
@@ -108,13 +118,15 @@ def _survives_a_kill(one, fpswap, folder):
     print(f"{one.name}: a machine that was killed was noticed and told; in a fresh one the run went on to its end")
 
 
-def _survives_a_panic(one, fpswap, folder):
+def _survives_a_panic(one, fpswap, folder, strike, words):
+    """strike(monitor): as Amd.panic. `words`: what the kernel says of it."""
     monitors = folder / "monitors"
-    monitors.mkdir()
+    monitors.mkdir(parents=True)
     # All: one that is gone may seem to be there.
-    deaths = _survives(one, fpswap, folder / "panic", "was made to panic",
-                       lambda _: any([one.panic(path) for path in monitors.iterdir()]), {"FPSWAP_MONITORS": str(monitors)})
+    deaths = _survives(one, fpswap, folder / "findings", "was made to panic",
+                       lambda _: any([strike(path) for path in monitors.iterdir() if path.name.isdigit()]),
+                       {"FPSWAP_MONITORS": str(monitors)})
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in deaths[0].rglob("*") if path.is_file())
-    if PANIC not in text:
-        raise store.Failure(f"{one.name}: the finding of the panic does not hold what the kernel said of it, '{PANIC}'")
-    print(f"{one.name}: a panic was noticed and told with the kernel's words; in a fresh machine the run went on to its end")
+    if words not in text:
+        raise store.Failure(f"{one.name}: the finding of the panic does not hold what the kernel said of it, '{words}'")
+    print(f"{one.name}: '{words}' was noticed and told; in a fresh machine the run went on to its end")

@@ -63,11 +63,7 @@ class Emulated(lab.Lab):
         return lab.agent().with_name(self.agent_name)
 
     def built_agent(self):
-        agent = self.agent()
-        if not agent.exists():
-            raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
-                                store.UNAVAILABLE)
-        return agent
+        return lab.built(self.agent())
 
     def busybox(self):
         return pathlib.Path(self.settings["busybox"])

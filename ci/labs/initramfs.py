@@ -45,10 +45,6 @@ def initramfs(output, kernel, modules, agent, busybox, files=None):  # pylint: d
       fpswap.run=/PATH       no agent: this program, its exit status said on the console as "fpswap-lab: status N"
     When the agent, shell or program ends, the machine powers off."""
     files = files or {}
-    if not agent.exists():
-        raise store.Failure(f"{agent} is not there; build it: cmake --build build --target {agent.name}",
-                            store.UNAVAILABLE)
-
     def make(temporary):
         loaded = kernels.modules_for(kernel, modules)
         order = "".join(f"{name}\n" for name, _ in loaded)

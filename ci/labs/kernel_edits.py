@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be changed in a kernel that is built here (built_kernel.py): bugs of ours, which fpswap has to find, and
-mends of what it found. The lab amx:6.12-small+NAME has the kernel with the edit NAME.
+"""What can be changed in a kernel that is built here (built_kernel.py): bugs of ours, which fpswap has to find, mends of
+what it found, and how it is built. The lab amx:6.12-small+NAME has the kernel with the edit NAME.
 
-`check` says which of the two it is."""
+`check` says which of the three it is."""
 
-from .apply import Edit, swap
+from .apply import Edit, after, swap
 
-BUG, MEND = "BUG", "MEND"
+BUG, MEND, BUILD = "BUG", "MEND", "BUILD"
 CORE = "arch/x86/kernel/fpu/core.c"
 VMX = "arch/x86/kvm/vmx/vmx.c"
 
@@ -29,5 +29,10 @@ EDITS = [
          MEND, (
              swap(CORE, "if (xfd && test_thread_flag(TIF_NEED_FPU_LOAD))",
                   "if (xfd && (!fpstate->in_use || test_thread_flag(TIF_NEED_FPU_LOAD)))"),
+         )),
+    Edit("kcov-of-kvm", "With CONFIG_KCOV, KVM and the FPU core are instrumented and nothing else: what a program reaches in "
+         "the allocator or in locks says nothing of it, and differs from run to run. Every 6.12-debug has it.", BUILD, (
+             after("arch/x86/kvm/Makefile", "ccflags-$(CONFIG_KVM_WERROR) += -Werror\n", "KCOV_INSTRUMENT := y\n"),
+             after("arch/x86/kernel/fpu/Makefile", "# Build rules for the FPU support code:\n#\n", "KCOV_INSTRUMENT := y\n"),
          )),
 ]

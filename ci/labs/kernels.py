@@ -38,10 +38,14 @@ class Kernel:
 
     def debug_options(self):
         """What of DEBUG_OPTIONS it was built with; none if nobody knows."""
+        return self.has(DEBUG_OPTIONS)
+
+    def has(self, options):
+        """Those of the options that are built in; none if nobody knows."""
         if self.config is None or not self.config.exists():
             return []
         lines = set(self.config.read_text(encoding="utf-8").splitlines())
-        return [option for option in DEBUG_OPTIONS if f"CONFIG_{option}=y" in lines]
+        return [option for option in options if f"CONFIG_{option}=y" in lines]
 
 
 def debian_kernel(series):

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 from . import check, machine, selftests, store
 
@@ -16,12 +18,29 @@ def agent():
     return pathlib.Path(os.environ.get("FPSWAP_AGENT") or store.REPOSITORY / "build" / "kvm-runner").absolute()
 
 
+def built(program):
+    """The program, which is built first if it is this clone's and is not there: a fresh clone needs no other command."""
+    if program.exists():
+        return program
+    if program.parent != store.REPOSITORY / "build":
+        raise store.Failure(f"{program} is not there; it belongs beside $FPSWAP_AGENT", store.UNAVAILABLE)
+    print(f"ci/lab: building {program.name}", file=sys.stderr, flush=True)
+    steps = 'source ci/lib.sh && install_packages && targets=$0 && build build "${clang[@]}"'
+    done = subprocess.run(["bash", "-c", steps, program.name], cwd=store.REPOSITORY, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+                          check=False)
+    if done.returncode != 0 or not program.exists():
+        raise store.Failure(f"{program} could not be built, as said above", store.UNAVAILABLE)
+    return program
+
+
 def fpswap():
     """The fpswap beside the agent."""
-    program = agent().with_name("fpswap")
-    if not program.exists():
-        raise store.Failure(f"{program} is not there, so no programs were run; build it: cmake --build build", store.UNAVAILABLE)
-    return program
+    return built(agent().with_name("fpswap"))
+
+
+def runs_nothing(platform):
+    """Why no guest code runs on a platform, as its agent says; "" if some does."""
+    return next((row["reason"] for row in platform["cannot"] if "can't run guest code" in row["reason"]), "")
 
 
 class Lab:
@@ -80,6 +99,10 @@ class Lab:
 
     # Whether check can have a machine of it panic: by panic(), of what connect has put into the folder $FPSWAP_MONITORS.
     can_panic = False
+
+    def can_crash(self):
+        """The same for crash(), by SysRq."""
+        return False
 
     def ready(self):
         return True

@@ -88,7 +88,11 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   TheWorker()->OneInput({data, size}, extra_counters);
-  if (TheWorker()->stopped()) Leave(TheWorker()->Finish());
+  if (TheWorker()->stopped()) {
+    const Worker::Exit status = TheWorker()->Finish();
+    TheWorker().reset();  // waits for the agent, whose CPU time is this process's then
+    Leave(status);
+  }
   return 0;
 }
 

@@ -41,7 +41,12 @@ std::vector<Seen> Observations(std::span<const uint8_t> records) {
   trace::RecordView record;
   while (reader.Next(record)) {
     if (record.kind == RecordKind::kHost) continue;
-    all.push_back({record.kind, record.vcpu, record.step, Compared(record)});
+    Seen seen{record.kind, record.vcpu, record.step, Compared(record)};
+    // A program that was done was done at its end, wherever in its last run the agent puts that.
+    const bool done = seen.kind == RecordKind::kEnd && !seen.bytes.empty() &&
+                      seen.bytes[0] == static_cast<uint8_t>(trace::EndReason::kDone);
+    if (done) seen.step = UINT16_MAX, seen.vcpu = 0;
+    all.push_back(std::move(seen));
   }
   return all;
 }
@@ -67,16 +72,21 @@ const char* What(RecordKind kind) {
 
 }  // namespace
 
-program::Program CommonProgram(const program::Program& program,
-                               std::span<const trace::Platform* const> platforms) {
-  program::Program common = program;
+Common CommonProgram(const program::Program& program,
+                     std::span<const trace::Platform* const> platforms) {
+  Common common{.program = program, .left_out = {}};
   // What one leaves out may be what a later step needed on another: until none leaves out more.
   for (;;) {
-    const size_t before = common.steps.size();
-    for (const trace::Platform* platform : platforms) {
-      common = plan::MakePlan(common, *platform).effective;
+    const size_t before = common.program.steps.size();
+    for (size_t i = 0; i < platforms.size(); ++i) {
+      plan::Plan plan = plan::MakePlan(common.program, *platforms[i]);
+      for (plan::Trim& trim : plan.trims) {
+        if (trim.step == plan::kSetUp) continue;
+        common.left_out.push_back({i, common.program.steps[trim.step], std::move(trim.reason)});
+      }
+      common.program = std::move(plan.effective);
     }
-    if (common.steps.size() == before) return common;
+    if (common.program.steps.size() == before) return common;
   }
 }
 

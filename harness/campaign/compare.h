@@ -17,9 +17,18 @@
 
 namespace fpswap::campaign {
 
-// `program` without what any of the platforms can't run.
-program::Program CommonProgram(const program::Program& program,
-                               std::span<const trace::Platform* const> platforms);
+// A program without what any of some platforms can't run.
+struct Common {
+  struct LeftOut {
+    size_t platform;  // that can't run it
+    program::Step step;
+    std::string reason;
+  };
+  program::Program program;
+  std::vector<LeftOut> left_out;
+};
+Common CommonProgram(const program::Program& program,
+                     std::span<const trace::Platform* const> platforms);
 
 // The first observation that two runs of one program do not share.
 struct Difference {

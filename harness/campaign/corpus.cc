@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bitset>
 #include <cerrno>
 #include <cstring>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
@@ -19,15 +19,15 @@
 #include "harness/files/files.h"
 #include "harness/judge/judge.h"
 #include "harness/plan/plan.h"
+#include "harness/plan/wire.h"
 #include "harness/program/codec.h"
-#include "harness/program/suggest.h"
 #include "harness/triage/finding.h"
+#include "harness/triage/signature.h"
 
 namespace fpswap::campaign {
 namespace fs = std::filesystem;
 namespace {
 
-using nlohmann::json;
 using Error = std::unexpected<std::string>;
 using Status = std::expected<void, std::string>;
 
@@ -45,13 +45,15 @@ class Gather {
                         .steps = static_cast<unsigned>(program.steps.size()),
                         .vcpus = program.vcpus,
                         .files = {},
-                        .note = {}};
+                        .note = {},
+                        .edges = {}};
     const auto [at, fresh] = index_.try_emplace(Text(candidate), out_.programs.size());
     if (fresh) out_.programs.push_back(std::move(candidate));
     Candidate& mine = out_.programs[at->second];
     if (!file.empty()) mine.files.push_back(std::move(file));
     mine.note.platforms.merge(note.platforms);
     mine.note.signatures.merge(note.signatures);
+    mine.note.kernel_edges.merge(note.kernel_edges);
     ++out_.read;
   }
   void Bad(std::string why) { out_.errors.push_back(std::move(why)); }
@@ -70,6 +72,19 @@ Error TooMany() {
   return Error(fmt::format("more than {} programs: take some folders at a time", kMaxCorpus));
 }
 
+using Edges = std::bitset<wire::kEdges>;
+
+Edges EdgesOf(const std::vector<uint16_t>& list) {
+  Edges edges;
+  for (const uint16_t edge : list) edges.set(edge);
+  return edges;
+}
+
+// Whether runs tell of the kernel's edges.
+bool Counted(const trace::Platform* platform, const RunCandidates& run) {
+  return platform != nullptr && platform->kernel_coverage && run != nullptr;
+}
+
 // The signature that a program's folder says it shows: it is a finding.
 CorpusNote NoteOfFinding(const fs::path& program) {
   CorpusNote note;
@@ -78,29 +93,6 @@ CorpusNote NoteOfFinding(const fs::path& program) {
   if (!fs::exists(folder / "verdict.json", status)) return note;
   const auto of = triage::ReadFindingName(folder);
   if (of && !of->key.empty()) note.signatures.insert(of->key);
-  return note;
-}
-
-std::expected<CorpusNote, std::string> NoteFromJson(const json& object) {
-  const auto platforms = object.find("platforms"), signatures = object.find("signatures");
-  if (platforms == object.end() || !platforms->is_object()) {
-    return Error("\"platforms\" is to be an object of numbers");
-  }
-  if (signatures == object.end() || !signatures->is_array()) {
-    return Error("\"signatures\" is to be a list of texts");
-  }
-  CorpusNote note;
-  for (const auto& [label, states] : platforms->items()) {
-    if (!states.is_number_unsigned() || states.get<uint64_t>() > kCounters) {
-      return Error(fmt::format("the states of platform {} are to be a number up to {}",
-                               program::Quote(label), kCounters));
-    }
-    note.platforms[label] = states.get<unsigned>();
-  }
-  for (const json& signature : *signatures) {
-    if (!signature.is_string()) return Error("\"signatures\" is to be a list of texts");
-    note.signatures.insert(signature.get<std::string>());
-  }
   return note;
 }
 
@@ -146,35 +138,6 @@ std::string PlatformLabel(const trace::Platform& platform) {
   return label;
 }
 
-std::string ManifestToJson(const Manifest& manifest) {
-  json entries = json::object();
-  for (const auto& [name, note] : manifest) {
-    entries[name] = {{"platforms", note.platforms}, {"signatures", note.signatures}};
-  }
-  return json{{"format", 1}, {"entries", entries}}.dump(1, ' ', false,
-                                                        json::error_handler_t::replace) +
-         "\n";
-}
-
-std::expected<Manifest, std::string> ManifestFromJson(std::string_view text) {
-  const json object = json::parse(text, nullptr, false);
-  if (!object.is_object()) return Error("not a manifest: a JSON object was expected");
-  const auto format = object.find("format"), entries = object.find("entries");
-  if (format == object.end() || *format != 1) {
-    return Error("not a manifest that this version reads: \"format\" is to be 1");
-  }
-  if (entries == object.end() || !entries->is_object()) {
-    return Error("not a manifest: \"entries\" is to be an object");
-  }
-  Manifest manifest;
-  for (const auto& [name, item] : entries->items()) {
-    auto note = item.is_object() ? NoteFromJson(item) : Error("an object was expected");
-    if (!note) return Error(fmt::format("entry {}: {}", program::Quote(name), note.error()));
-    manifest[name] = std::move(*note);
-  }
-  return manifest;
-}
-
 void StateCounter::Count(const program::Program& program, std::span<uint8_t> counters) {
   const plan::Plan plan = plan::MakePlan(program, platform_);
   Feedback feedback(counters);
@@ -215,29 +178,75 @@ std::expected<Candidates, std::string> ReadCandidates(std::span<const fs::path> 
   return gather.Done();
 }
 
+RunCandidates RunWith(Runner& runner, KeepPending keep) {
+  return [&runner, keep = std::move(keep)](std::span<Candidate> programs) -> Status {
+    for (; !programs.empty(); programs = programs.subspan(std::min(kAtOnce, programs.size()))) {
+      const auto batch = programs.first(std::min(kAtOnce, programs.size()));
+      std::vector<program::Program> decoded;
+      std::vector<plan::Plan> plans;
+      for (const Candidate& each : batch) {
+        decoded.push_back(program::Decode(each.bytes));
+        plans.push_back(plan::MakePlan(decoded.back(), runner.platform()));
+      }
+      if (auto kept = keep(decoded); !kept) return kept;
+      std::vector<const plan::Plan*> pointers;
+      for (const plan::Plan& each : plans) pointers.push_back(&each);
+      const auto ran =
+          runner.Run(pointers, nullptr,
+                     [&](size_t index, std::span<const uint8_t>, const judge::Verdict& verdict) {
+                       for (const judge::Divergence& divergence : verdict.divergences) {
+                         batch[index].note.signatures.insert(triage::SignatureOf(divergence).Key());
+                       }
+                       const auto edges = runner.kernel_edges();
+                       batch[index].edges.assign(edges.begin(), edges.end());
+                     });
+      if (!ran) return ran;
+    }
+    return {};
+  };
+}
+
+void Cover::NoteIn(CorpusNote& note, size_t i, const std::string& label) const {
+  if (states[i] > 0) note.platforms[label] = states[i];
+  if (edges[i] > 0) note.kernel_edges[label] = edges[i];
+}
+
 std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
                                             const trace::Platform& platform,
-                                            const FindSignatures& find,
+                                            const RunCandidates& run,
                                             const CorpusProgress& progress) {
-  Cover cover{std::vector<bool>(programs.size()), std::vector<unsigned>(programs.size())};
+  Cover cover{.chosen = std::vector<bool>(programs.size()),
+              .states = std::vector<unsigned>(programs.size()),
+              .edges = std::vector<unsigned>(programs.size()),
+              .counted = Counted(&platform, run)};
   const auto seen = std::make_unique<Seen>();
+  Edges seen_edges;
   std::unordered_set<std::string> signatures;
   std::vector<uint8_t> counters(kCounters);
   StateCounter states(platform);
   for (size_t first = 0; first < programs.size(); first += kAtOnce) {
     const auto some = programs.subspan(first, std::min(kAtOnce, programs.size() - first));
-    if (find) {
-      if (auto found = find(some); !found) return Error(found.error());
+    if (run) {
+      if (auto ran = run(some); !ran) return Error(ran.error());
     }
     for (size_t i = 0; i < some.size(); ++i) {
+      Candidate& each = some[i];
+      Edges reached = EdgesOf(std::exchange(each.edges, {}));
+      if (cover.counted && (reached & ~seen_edges).any()) {
+        if (auto ran = run({&each, 1}); !ran) return Error(ran.error());
+        const Edges again = EdgesOf(std::exchange(each.edges, {}));
+        cover.edges[first + i] = static_cast<unsigned>((reached & again & ~seen_edges).count());
+        reached |= again;
+      }
       std::fill(counters.begin(), counters.end(), uint8_t{0});
-      states.Count(program::Decode(some[i].bytes), counters);
+      states.Count(program::Decode(each.bytes), counters);
       bool adds = false;
-      for (const std::string& each : some[i].note.signatures) {
-        adds = signatures.insert(each).second || adds;
+      for (const std::string& key : each.note.signatures) {
+        adds = signatures.insert(key).second || adds;
       }
       cover.states[first + i] = seen->Add(counters);
-      cover.chosen[first + i] = adds || cover.states[first + i] > 0;
+      cover.chosen[first + i] = adds || cover.states[first + i] > 0 || cover.edges[first + i] > 0;
+      if (cover.chosen[first + i]) seen_edges |= reached;
     }
     if (progress) progress(first + some.size(), programs.size());
   }
@@ -299,13 +308,15 @@ Status CorpusFolder::Save(const Manifest& manifest) {
 }
 
 std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Add(
-    std::vector<Candidate> from, const trace::Platform* platform, const FindSignatures& find,
+    std::vector<Candidate> from, const trace::Platform* platform, const RunCandidates& run,
     const CorpusProgress& progress) {
   std::unordered_map<std::string, size_t> mine;
   for (size_t i = 0; i < entries_.programs.size(); ++i) mine[Text(entries_.programs[i])] = i;
   // What is here comes first: it stays, whatever its length.
   std::vector<Candidate> all = entries_.programs;
+  const std::string label = platform == nullptr ? "" : PlatformLabel(*platform);
   for (Candidate& each : from) {
+    if (Counted(platform, run)) each.note.kernel_edges.erase(label);
     const auto at = mine.find(Text(each));
     if (at == mine.end()) {
       // What it added elsewhere says nothing here, unless all is taken over as it is.
@@ -313,11 +324,12 @@ std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Add(
       all.push_back(std::move(each));
     } else {
       all[at->second].note.signatures.merge(each.note.signatures);
+      all[at->second].note.kernel_edges.merge(each.note.kernel_edges);
     }
   }
-  Cover cover{std::vector<bool>(all.size(), true), std::vector<unsigned>(all.size())};
+  std::optional<Cover> cover;
   if (platform != nullptr) {
-    auto found = FindCover(all, *platform, find, progress);
+    auto found = FindCover(all, *platform, run, progress);
     if (!found) return Error(found.error());
     cover = std::move(*found);
   }
@@ -326,10 +338,8 @@ std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Add(
   for (size_t i = 0; i < all.size(); ++i) {
     Candidate& each = all[i];
     const bool is_mine = i < entries_.programs.size();
-    if (!is_mine && !cover.chosen[i]) continue;
-    if (platform != nullptr && cover.states[i] > 0) {
-      each.note.platforms[PlatformLabel(*platform)] = cover.states[i];
-    }
+    if (cover) cover->NoteIn(each.note, i, label);
+    if (!is_mine && cover && !cover->chosen[i] && each.note.kernel_edges.empty()) continue;
     const std::string name = is_mine ? each.files.front() : CorpusName(each.bytes);
     if (!is_mine) {
       const auto written = files::WriteFile(path_ / name, each.bytes, files::Sync::kLater);
@@ -347,12 +357,12 @@ std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Add(
 }
 
 std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Minimise(
-    const trace::Platform& platform, const FindSignatures& find, const CorpusProgress& progress) {
-  const auto cover = FindCover(entries_.programs, platform, find, progress);
+    const trace::Platform& platform, const RunCandidates& run, const CorpusProgress& progress) {
+  const auto cover = FindCover(entries_.programs, platform, run, progress);
   if (!cover) return Error(cover.error());
   const std::string label = PlatformLabel(platform);
-  // A signature counts where its shortest program is, and a state of another platform, which can't
-  // be simulated here, where the manifest says.
+  // A signature counts where its shortest program is. What can't be known here, a state of another
+  // platform and an edge of a kernel on which nothing ran now, counts where the manifest says.
   std::unordered_set<std::string> signatures;
   Manifest manifest;
   std::vector<Candidate> kept;
@@ -360,7 +370,8 @@ std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Minimise(
   for (size_t i = 0; i < entries_.programs.size(); ++i) {
     Candidate& each = entries_.programs[i];
     each.note.platforms.erase(label);
-    if (cover->states[i] > 0) each.note.platforms[label] = cover->states[i];
+    if (cover->counted) each.note.kernel_edges.erase(label);
+    cover->NoteIn(each.note, i, label);
     std::erase_if(each.note.signatures,
                   [&](const std::string& key) { return !signatures.insert(key).second; });
     const bool keep = each.note != CorpusNote{};
@@ -378,6 +389,20 @@ std::expected<CorpusFolder::Changed, std::string> CorpusFolder::Minimise(
   }
   entries_.programs = std::move(kept);
   return Changed{.added = 0, .removed = remove.size()};
+}
+
+Status CorpusFolder::NoteEdges(const std::string& label,
+                               const std::map<std::string, uint64_t>& edges) {
+  Manifest manifest = manifest_;
+  for (Candidate& each : entries_.programs) {
+    const auto at = edges.find(CorpusName(each.bytes));
+    if (at == edges.end() || at->second == 0) continue;
+    if (each.note.platforms.contains(label) || each.note.kernel_edges.contains(label)) continue;
+    each.note.kernel_edges[label] =
+        static_cast<unsigned>(std::min<uint64_t>(at->second, wire::kEdges));
+    manifest[each.files.front()] = each.note;
+  }
+  return Save(manifest);
 }
 
 }  // namespace fpswap::campaign

@@ -3,9 +3,14 @@
 // Care of a corpus: a folder of programs in byte form, each named by a hash, and manifest.json,
 // which says of each on which platform it was interesting.
 //
-// Interesting is what reaches a state of the oracle (feedback.h), or shows a signature, that no
-// shorter program does. So for each state and each signature the shortest program is kept; shorter
-// is fewer steps, then fewer vCPUs, then fewer bytes. States are simulated: no target runs.
+// Interesting is what reaches a state of the oracle (feedback.h), shows a signature, or reaches an
+// edge of the kernel, that no shorter program does. So for each of these the shortest program is
+// kept; shorter is fewer steps, then fewer vCPUs, then fewer bytes. States are simulated; the other
+// two are known where programs run, or from the manifest.
+//
+// Edges are noisy: what a thread does when it is scheduled away counts too. So an edge is a
+// program's only if two runs reach it, and nobody's any more once a program that is kept has
+// reached it once.
 //
 // All is done whole: entries and manifest are written by rename, files are removed only once a
 // manifest without them is written. What was broken off is done again by the same call. Time is
@@ -26,6 +31,8 @@
 #include <utility>
 #include <vector>
 
+#include "harness/campaign/manifest.h"
+#include "harness/campaign/runner.h"
 #include "harness/judge/judge.h"
 #include "harness/trace/platform.h"
 
@@ -38,17 +45,6 @@ std::string CorpusName(std::span<const uint8_t> bytes);
 std::string PlatformLabel(const trace::Platform& platform);
 
 inline constexpr size_t kMaxCorpus = 1'000'000;  // programs handled at once
-
-// What the manifest says of one entry.
-struct CorpusNote {
-  std::map<std::string, unsigned> platforms;  // by label: states that no shorter entry reached
-  std::set<std::string> signatures;           // Signature::Key()
-  bool operator==(const CorpusNote&) const = default;
-};
-using Manifest = std::map<std::string, CorpusNote>;  // by file name
-std::string ManifestToJson(const Manifest& manifest);
-// Total: an error says which entry is wrong and what was expected.
-std::expected<Manifest, std::string> ManifestFromJson(std::string_view json);
 
 // Which states programs reach on a platform, as an engine sees them (feedback.h); nothing runs.
 class StateCounter {
@@ -69,6 +65,7 @@ struct Candidate {
   unsigned steps = 0, vcpus = 1;
   std::vector<std::string> files;  // of the corpus that have it; empty: of elsewhere
   CorpusNote note;
+  std::vector<uint16_t> edges;  // of the kernel, reached when it last ran; empty once looked at
   bool operator<(const Candidate& other) const;  // shorter; never equal for different bytes
 };
 
@@ -84,20 +81,28 @@ std::expected<Candidates, std::string> ReadCandidates(std::span<const std::files
 
 // Called now and then with what was done of all.
 using CorpusProgress = std::function<void(size_t done, size_t all)>;
-// Finds signatures: called with some programs at a time, adds to their notes. An error ends all.
-using FindSignatures = std::function<std::expected<void, std::string>(std::span<Candidate>)>;
+// Runs programs, called with some at a time: adds the signatures that each shows to its note, and
+// sets its edges. An error ends all. Null: nothing runs.
+using RunCandidates = std::function<std::expected<void, std::string>(std::span<Candidate>)>;
+// With `runner`; `keep` is called before with each batch that is to run, its error ends all.
+using KeepPending =
+    std::function<std::expected<void, std::string>(std::span<const program::Program>)>;
+RunCandidates RunWith(Runner& runner, KeepPending keep);
 
-// Which of `programs`, in their order, reach a state or have a signature that none before them has,
-// on `platform`. Their number of new states goes into `states`, 0 for those not chosen; `chosen`
-// has theirs true.
+// Which of `programs`, in their order, reach a state or an edge or have a signature that none
+// before them has, on `platform`.
 struct Cover {
   std::vector<bool> chosen;
-  std::vector<unsigned> states;
+  // The new ones of each, 0 for those not chosen. Edges only where `run` tells them.
+  std::vector<unsigned> states, edges;
   unsigned reached = 0;  // states in all
+  bool counted = false;  // edges are told
+  // Puts what program `i` adds on the platform of this label into its note.
+  void NoteIn(CorpusNote& note, size_t i, const std::string& label) const;
 };
 std::expected<Cover, std::string> FindCover(std::span<Candidate> programs,
                                             const trace::Platform& platform,
-                                            const FindSignatures& find,
+                                            const RunCandidates& run,
                                             const CorpusProgress& progress);
 
 class CorpusFolder {
@@ -116,15 +121,20 @@ class CorpusFolder {
   struct Changed {
     size_t added = 0, removed = 0;
   };
-  // Adds what `from` has and this lacks. With `platform`, only what reaches something new there.
+  // Adds what `from` has and this lacks. With `platform`, only what reaches something new there, or
+  // by its own manifest an edge of the kernel of another.
   std::expected<Changed, std::string> Add(std::vector<Candidate> from,
-                                          const trace::Platform* platform,
-                                          const FindSignatures& find,
+                                          const trace::Platform* platform, const RunCandidates& run,
                                           const CorpusProgress& progress);
   // Removes what is interesting neither on `platform` nor, by the manifest, on any other.
   std::expected<Changed, std::string> Minimise(const trace::Platform& platform,
-                                               const FindSignatures& find,
+                                               const RunCandidates& run,
                                                const CorpusProgress& progress);
+  // What a fuzzing run saw: by CorpusName of the canonical bytes, edges of the kernel that a
+  // program was the first to reach on the platform of this label. It is noted of entries of which
+  // nothing is known there yet; what isn't an entry is passed over.
+  std::expected<void, std::string> NoteEdges(const std::string& label,
+                                             const std::map<std::string, uint64_t>& edges);
 
  private:
   CorpusFolder(std::filesystem::path path, int lock) : path_(std::move(path)), lock_(lock) {}

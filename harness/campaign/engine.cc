@@ -2,6 +2,7 @@
 #include "harness/campaign/engine.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -69,6 +70,11 @@ std::expected<WorkerOptions, std::string> PrepareWorkerProcess() {
   std::signal(SIGINT, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGTERM, [](int) { Worker::StopAll(); });
+#ifdef __GLIBC__
+  // Hundreds of worlds (worlds.h) that a rare program needs go back to the system with it. Left to
+  // itself malloc would take them from its heaps once one has been freed, and keep the room.
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+#endif
   const char* json = std::getenv(kWorkerVariable);
   if (json == nullptr) {
     return std::unexpected(

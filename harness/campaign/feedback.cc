@@ -34,6 +34,10 @@ void Feedback::Steps(const program::Program& effective) {
   }
 }
 
+void Feedback::KernelEdges(std::span<const uint16_t> edges) {
+  for (const uint16_t edge : edges) Set(0x6c0000000000, edge);
+}
+
 unsigned Seen::Add(std::span<const uint8_t> counters) {
   unsigned added = 0;
   for (size_t i = 0; i < bytes_.size(); ++i) {

@@ -2,7 +2,8 @@
 //
 // The fuzzer's feedback: the oracle's states that a program reaches, as 64 Ki one-byte counters. It
 // depends on the program and the platform alone, never on what the system under test did, so a seed
-// gives the same programs on every run.
+// gives the same programs on every run. Only a kernel that counts what is reached of it adds that
+// (docs/decisions/0006).
 //
 // Counters are presence bits: how often a state is met in one program says little, and counts would
 // fill the corpus with variations of one idea.
@@ -29,6 +30,8 @@ class Feedback : public judge::ReachSink {
   void Reach(const judge::ReachEvent& event) override;
   // Pairs of neighbouring steps, and a counter that every program sets.
   void Steps(const program::Program& effective);
+  // What of the kernel the program reached (targets::Target::kernel_edges).
+  void KernelEdges(std::span<const uint16_t> edges);
 
  private:
   void Set(uint64_t salt, uint64_t what);

@@ -82,6 +82,19 @@ bool DropPairs(Search& search) {
   return helped;
 }
 
+// What hangs on the number of exits has them from anything that ends the guest's turn.
+bool OneExit(Search& search) {
+  bool helped = false;
+  for (size_t i = search.best().steps.size(); i-- > 1 && !search.exhausted();) {
+    Program candidate = search.best();
+    const Step exit{.op = Op::kExitOut, .vcpu = candidate.steps[i].vcpu};
+    candidate.steps[i - 1] = exit;
+    candidate.steps.erase(candidate.steps.begin() + static_cast<ptrdiff_t>(i));
+    helped |= search.Try(candidate);
+  }
+  return helped;
+}
+
 // One vCPU, else all in one VM, all on one thread, and none that does nothing.
 bool FewerVcpus(Search& search) {
   if (search.best().vcpus == 1) return false;
@@ -288,6 +301,7 @@ constexpr PassRow kPasses[] = {
     {{"fewer-bits", "numbers and masks with fewer bits"}, FewerBits},
     {{"renumber", "the smallest registers, slots and images"}, Renumber},
     {{"drop-pairs", "leaves out two steps that need each other"}, DropPairs},
+    {{"one-exit", "a plain exit in the place of two neighbours"}, OneExit},
 };
 constexpr auto kNames = [] {
   std::array<MinimisePass, std::size(kPasses)> names;

@@ -125,31 +125,49 @@ std::map<ReachTable::Row, uint64_t> ReachTable::Rows() const {
   return rows;
 }
 
+// Row by row: as one tree of JSON a table of a long run would take tens of MiB, every few seconds.
 std::string ReachTable::ToJson() const {
-  json object = {{"programs", programs_}, {"judged", judged_},     {"unknown", unknown_},
-                 {"checks", checks_},     {"rows", json::array()}, {"trims", json::array()},
-                 {"laws", json::object()}};
-  for (const auto& [row, count] : Rows()) object["rows"].push_back(RowToJson(row, count));
-  for (const auto& [trim, count] : trims_) {
-    object["trims"].push_back({{"step", trim.first}, {"reason", trim.second}, {"count", count}});
+  std::string text = fmt::format(
+      "{{\n \"programs\": {},\n \"judged\": {},\n \"unknown\": {},\n \"checks\": {},\n \"rows\": [",
+      programs_, judged_, unknown_, checks_);
+  const auto append = [&text, first = true](const json& item) mutable {
+    text += first ? "\n  " : ",\n  ";
+    text += item.dump(-1, ' ', false, json::error_handler_t::replace);
+    first = false;
+  };
+  for (auto rows = append; const auto& [row, count] : Rows()) rows(RowToJson(row, count));
+  text += "],\n \"trims\": [";
+  for (auto trims = append; const auto& [trim, count] : trims_) {
+    trims({{"step", trim.first}, {"reason", trim.second}, {"count", count}});
   }
+  json laws = json::object();
   for (unsigned law = 1; law <= 6; ++law) {
-    object["laws"][std::string(judge::LawName(static_cast<judge::Law>(law)))] = laws_[law];
+    laws[std::string(judge::LawName(static_cast<judge::Law>(law)))] = laws_[law];
   }
-  return object.dump(1, ' ', false, json::error_handler_t::replace);
+  return text + "],\n \"laws\": " + laws.dump() + "\n}";
 }
 
 std::expected<ReachTable, std::string> ReachTable::FromJson(std::string_view text) {
-  const json object = json::parse(text, nullptr, false);
+  ReachTable table;
+  bool bad_row = false;
+  // What stands in "rows" is taken as it is read, and not kept.
+  bool in_rows = false;
+  const auto take = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth == 1 && event == json::parse_event_t::key) in_rows = parsed == "rows";
+    const bool ends = event == json::parse_event_t::object_end ||
+                      event == json::parse_event_t::array_end ||
+                      event == json::parse_event_t::value;
+    if (!in_rows || depth != 2 || !ends) return true;
+    const auto row = RowFrom(parsed);
+    bad_row |= !row;
+    if (row) table.rows_[row->first] += row->second;
+    return false;
+  };
+  const json object = json::parse(text, take, false);
   if (!object.is_object() || !object.contains("rows") || !object["rows"].is_array()) {
     return std::unexpected("not a reach table: an object with \"rows\" was expected");
   }
-  ReachTable table;
-  for (const json& item : object["rows"]) {
-    const auto row = RowFrom(item);
-    if (!row) return std::unexpected("not a reach table: a row lacks a number");
-    table.rows_[row->first] += row->second;
-  }
+  if (bad_row) return std::unexpected("not a reach table: a row lacks a number");
   if (const auto trims = object.find("trims"); trims != object.end() && trims->is_array()) {
     for (const json& item : *trims) {
       const auto count = item.is_object() ? Number(item, "count") : std::nullopt;

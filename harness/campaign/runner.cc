@@ -20,6 +20,8 @@ class TargetRunner : public Runner {
     });
   }
 
+  std::span<const uint16_t> kernel_edges() const override { return target_->kernel_edges(); }
+
  private:
   std::unique_ptr<targets::Target> target_;
   judge::Judge judge_;  // keeps a reference to the target's platform

@@ -27,6 +27,8 @@ class Runner {
   // An error means that nothing can be run any more.
   virtual std::expected<void, std::string> Run(std::span<const plan::Plan* const> plans,
                                                judge::ReachSink* reach, const Done& done) = 0;
+  // As Target's.
+  virtual std::span<const uint16_t> kernel_edges() const { return {}; }
 };
 
 // Runs any number of `plans`, some at a time: a target answers when a batch is through.

@@ -20,12 +20,14 @@ struct Stats {
   std::atomic<uint64_t> programs;     // programs run and judged
   std::atomic<uint64_t> hash;         // over the byte forms of all programs made, in order
   std::atomic<uint64_t> reached;      // feedback counters ever set
+  std::atomic<uint64_t> edges;        // of the kernel, ever reached; 0 where nobody counts
   std::atomic<uint64_t> corpus;       // programs that set one first
   std::atomic<uint64_t> new_found;    // distinct, those included that could not be written
   std::atomic<uint64_t> known_found;  // distinct
   std::atomic<uint64_t> trimmed;      // steps
   std::atomic<uint64_t> unsaved;      // findings that could not be written
   std::atomic<uint32_t> ready;        // the target is open
+  std::atomic<uint32_t> looking;      // what was found is being looked into
   std::atomic<uint32_t> stop;         // set by the supervisor: come to an end
   std::atomic<uint32_t> failed;       // `error` says why the worker can't go on
   char error[512];

@@ -246,6 +246,7 @@ Status Supervisor::SalvageOldRuns(Summary& summary) {
       if (auto saved = Salvage(run.path, job, summary); !saved) return saved;
     }
     ShareQueues(run.path, /*last=*/true, summary);
+    NoteEdges(run.path, summary);
     if (auto opened = OpenStore(); !opened) return opened;
     if (auto noted = NoteAbandoned(run.path); !noted) return noted;
     fs::remove_all(run.path, status);
@@ -292,6 +293,25 @@ void Supervisor::ShareQueues(const fs::path& run, bool last, Summary& summary) {
   summary.errors.push_back(
       fmt::format("{}; AFL++'s queues are kept in {}: fpswap corpus import takes them",
                   shared.error(), kept.string()));
+}
+
+// For nothing but a run tells them: without, an entry that was kept for an edge looks useless.
+void Supervisor::NoteEdges(const fs::path& run, Summary& summary) {
+  if (!options_.keep_corpus) return;
+  for (const JobResult& result : ResultsOf(run)) {
+    if (result.kernel_edges.empty()) continue;
+    const auto note = [&]() -> Status {
+      auto corpus = CorpusFolder::Open(options_.worker.corpus, true);
+      if (!corpus) return std::unexpected(corpus.error());
+      return corpus->NoteEdges(result.platform, result.kernel_edges);
+    };
+    if (const auto noted = note(); !noted) {
+      summary.errors.push_back(
+          fmt::format("{}; the corpus does not know of the kernel's edges: fpswap corpus minimize "
+                      "--run finds out",
+                      noted.error()));
+    }
+  }
 }
 
 void Supervisor::Reap(Job& job, int status, Summary& summary) {
@@ -344,6 +364,7 @@ Progress Supervisor::Measure() const {
     sum.programs += stats.programs;
     // Jobs reach and find much the same: the best one's figure, not the sum.
     sum.reached = std::max<uint64_t>(sum.reached, stats.reached);
+    sum.edges = std::max<uint64_t>(sum.edges, stats.edges);
     sum.corpus += stats.corpus;
     sum.new_found = std::max<uint64_t>(sum.new_found, stats.new_found);
     sum.known_found = std::max<uint64_t>(sum.known_found, stats.known_found);
@@ -364,7 +385,10 @@ Progress Supervisor::Measure(const Summary& summary) const {
 
 bool Supervisor::Over(const Progress& progress) const {
   if (interrupted_flag || progress.jobs == 0) return true;
-  if (options_.until_new && progress.new_found > 0) return true;
+  const auto looks = [](const Job& job) { return job.stats->looking != 0; };
+  if (options_.until_new && progress.new_found > 0 && std::ranges::none_of(jobs_, looks)) {
+    return true;
+  }
   return options_.seconds > 0 && progress.seconds >= options_.seconds;
 }
 
@@ -489,6 +513,7 @@ void Supervisor::RunRounds(Summary& summary, const Show& show) {
     }
     const uint64_t programs = Measure().programs;
     RunRound(summary, show);
+    if (rounds.seconds > 0) NoteEdges(run_->path, summary);
     // What could not be saved would be written over.
     if (rounds.seconds == 0 || interrupted_flag || keep_run_) return;
     if (Measure().programs > programs) wait = rounds.wait;
@@ -513,6 +538,7 @@ std::expected<Summary, std::string> Supervisor::Run(const Show& show) {
   started_ = shared_ = Now();
   RunRounds(summary, show);
   ShareQueues(run_->path, /*last=*/true, summary);
+  NoteEdges(run_->path, summary);
   SumUp(summary);
   return summary;
 }

@@ -34,8 +34,8 @@ namespace fpswap::campaign {
 // What is known while it runs, and at the end.
 struct Progress {
   double seconds = 0;
-  uint64_t made = 0, programs = 0, reached = 0, corpus = 0, new_found = 0, known_found = 0,
-           trimmed = 0, unsaved = 0;
+  uint64_t made = 0, programs = 0, reached = 0, edges = 0, corpus = 0, new_found = 0,
+           known_found = 0, trimmed = 0, unsaved = 0;
   unsigned jobs = 0, restarts = 0, rounds = 0;
   uint64_t hash = 0;  // over the programs made; with one job, the same for the same seed
   uint64_t peak_rss_mib = 0;
@@ -128,6 +128,8 @@ class Supervisor {
   std::expected<void, std::string> SalvageOldRuns(Summary& summary);
   // Puts the queues of AFL++ in `run` into the corpus, and what it saw crash into FINDINGS.
   void ShareQueues(const std::filesystem::path& run, bool last, Summary& summary);
+  // Tells the corpus of the edges of the kernel that the jobs of `run` saw programs reach.
+  void NoteEdges(const std::filesystem::path& run, Summary& summary);
   bool Over(const Progress& progress) const;
   Progress Measure() const;
   Progress Measure(const Summary& summary) const;  // with what was said

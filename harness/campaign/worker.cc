@@ -11,6 +11,7 @@
 #include <optional>
 #include <thread>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/feedback.h"
 #include "harness/campaign/investigate.h"
 #include "harness/campaign/pending.h"
@@ -49,6 +50,9 @@ struct Worker::Impl {
   ~Impl();
 
   void Hand(Batch batch);
+  void HandWhatThereIs();
+  void WaitUntilRun();
+  void AddKernelEdges(std::span<uint8_t> counters);
   bool Stopped() const;
 
   void RunBatches();
@@ -69,12 +73,15 @@ struct Worker::Impl {
   judge::Judge simulator;
   Batch filling;
   std::unique_ptr<Seen> seen = std::make_unique<Seen>();
-  std::vector<uint8_t> untold;  // counters that an unguided engine does not get
+  std::unique_ptr<Seen> seen_of_kernel = std::make_unique<Seen>();
+  std::vector<uint8_t> untold;     // counters that an unguided engine does not get
+  std::vector<uint8_t> of_kernel;  // counters
 
   // Between them.
   std::mutex mutex;
   std::condition_variable changed;
   std::optional<Batch> queued;
+  std::vector<uint16_t> kernel_edges;  // of the last program that ran; read when nothing does
   bool busy = false, closed = false;
 
   // `pending` is the engine's thread's: a batch is written while the one before it runs. `alone` is
@@ -108,7 +115,9 @@ Worker::Impl::Impl(const WorkerOptions& options_given, std::unique_ptr<Runner> r
   if (auto earlier = ReadJobResult(JobResultPath(options.run, options.job))) {
     investigator.Restore(std::move(earlier->known_seen), std::move(earlier->new_seen));
     result.reach = std::move(earlier->reach);
+    result.kernel_edges = std::move(earlier->kernel_edges);
   }
+  result.platform = PlatformLabel(runner->platform());
   runner_thread = std::thread([this] { RunBatches(); });
 }
 
@@ -137,6 +146,25 @@ void Worker::Impl::Hand(Batch batch) {
   lock.lock();
   queued = std::move(batch);
   changed.notify_all();
+}
+
+void Worker::Impl::HandWhatThereIs() {
+  Hand(std::move(filling));
+  filling = {};
+}
+
+void Worker::Impl::WaitUntilRun() {
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return !queued && !busy; });
+}
+
+// Adds what the program that ran last reached of the kernel.
+void Worker::Impl::AddKernelEdges(std::span<uint8_t> counters) {
+  of_kernel.assign(kCounters, 0);
+  Feedback(of_kernel).KernelEdges(kernel_edges);
+  for (size_t i = 0; i < kCounters; ++i) counters[i] |= of_kernel[i];
+  seen_of_kernel->Add(of_kernel);
+  stats->edges = seen_of_kernel->count();
 }
 
 void Worker::Impl::RunBatches() {
@@ -172,6 +200,8 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
       [&](size_t index, std::span<const uint8_t> records, const judge::Verdict& verdict) {
         result.reach.Count(batch.given[index], batch.plans[index]);
         result.reach.Count(verdict);
+        const auto edges = runner->kernel_edges();
+        kernel_edges.assign(edges.begin(), edges.end());
         ++stats->programs;
         stats->trimmed += batch.plans[index].trims.size();
         if (verdict.ok()) return;
@@ -181,12 +211,14 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
                              Ran{batch.plans[index], {records.begin(), records.end()}, verdict},
                              std::move(unseen)});
       });
+  stats->looking = !divergent.empty();
   PublishCounts();
   for (const auto& [index, ran, signatures] : divergent) {
     for (const triage::Signature& wanted : signatures) {
       if (auto looked = LookInto(batch, index, ran, wanted); !looked) return looked;
     }
   }
+  stats->looking = 0;
   if (std::chrono::steady_clock::now() - saved > kResultEvery) SaveResult();
   return status;
 }
@@ -251,6 +283,7 @@ std::expected<std::unique_ptr<Worker>, targets::Unavailable> Worker::Open(
     }
     runner = MakeRunner(std::move(*target));
   }
+  (*stats)->looking = 0;
   (*stats)->corpus = 0;  // this life's, which begins with what the last one left
   (*stats)->ready = 1;
   return std::unique_ptr<Worker>(new Worker(std::make_unique<Impl>(
@@ -271,16 +304,24 @@ void Worker::OneInput(std::span<const uint8_t> bytes, std::span<uint8_t> engines
   Feedback feedback(counters);
   feedback.Steps(plan.effective);
   w.simulator.Simulate(plan, feedback);
-  if (w.seen->Add(counters) > 0) ++w.stats->corpus;
+  const bool first = w.seen->Add(counters) > 0;
   w.stats->reached = w.seen->count();
-  w.stats->hash = HashBytes(w.stats->hash, program::Encode(program));
+  const std::vector<uint8_t> encoded = program::Encode(program);
+  w.stats->hash = HashBytes(w.stats->hash, encoded);
   ++w.stats->made;
   w.filling.given.push_back(std::move(program));
   w.filling.plans.push_back(std::move(plan));
-  if (w.filling.plans.size() >= w.options.batch) {
-    w.Hand(std::move(w.filling));
-    w.filling = {};
+  const bool wait = w.runner->platform().kernel_coverage && w.options.guided;
+  if (wait || w.filling.plans.size() >= w.options.batch) w.HandWhatThereIs();
+  const unsigned edges = w.seen_of_kernel->count();
+  if (wait) {
+    w.WaitUntilRun();
+    w.AddKernelEdges(counters);
   }
+  const unsigned fresh = w.seen_of_kernel->count() - edges;
+  // The runner's thread has nothing to do.
+  if (fresh > 0) w.result.kernel_edges[CorpusName(encoded)] += fresh;
+  if (first || fresh > 0) ++w.stats->corpus;
 }
 
 std::vector<uint8_t> Worker::Mutate(std::span<const uint8_t> bytes, uint64_t seed,
@@ -302,10 +343,8 @@ bool Worker::stopped() const { return impl_->Stopped(); }
 
 Worker::Exit Worker::Finish() {
   Impl& w = *impl_;
-  w.Hand(std::move(w.filling));
-  w.filling = {};
-  std::unique_lock lock(w.mutex);
-  w.changed.wait(lock, [&] { return !w.queued && !w.busy; });
+  w.HandWhatThereIs();
+  w.WaitUntilRun();
   w.SaveResult();
   if (w.stats->failed) return kBroken;
   w.pending.Remove();

@@ -4,7 +4,8 @@
 // engine's feedback, and runs them in batches on a thread of its own, so that programs are made
 // while others run. Divergences are looked into on that thread.
 //
-// What is made depends on seed and corpus alone; what runs lags behind by up to two batches.
+// What is made depends on seed and corpus alone; what runs lags behind by up to two batches. Where
+// the kernel counts what is reached of it, each program is run before the next one is made.
 //
 // Thread safety: the public functions are used by one thread (the engine's).
 #pragma once
@@ -52,6 +53,10 @@ inline constexpr const char* kAflPlatformVariable = "FPSWAP_AFL_PLATFORM";
 struct JobResult {
   ReachTable reach;
   std::map<std::string, uint64_t> known_seen, new_seen;
+  // Edges of the kernel that a program reached first, by its CorpusName; and PlatformLabel of
+  // where.
+  std::map<std::string, uint64_t> kernel_edges;
+  std::string platform;
 };
 std::filesystem::path JobResultPath(const std::filesystem::path& run, unsigned job);
 std::filesystem::path JobStatsPath(const std::filesystem::path& run, unsigned job);

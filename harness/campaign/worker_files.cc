@@ -85,28 +85,42 @@ std::filesystem::path JobStatsPath(const std::filesystem::path& run, unsigned jo
   return run / fmt::format("job-{}.stats", job);
 }
 
+// A line of counts, then the table.
 std::expected<JobResult, std::string> ReadJobResult(const std::filesystem::path& path) {
   auto text = files::ReadFile(path, kMaxResultSize);
   if (!text) return std::unexpected(text.error());
-  const json object = json::parse(*text, nullptr, false);
   const auto bad = [&](const std::string& why) {
     return std::unexpected(fmt::format("{}: not a job's result: {}", path.string(), why));
   };
-  if (!object.is_object() || !object.contains("reach")) return bad("no \"reach\"");
-  JobResult result;
-  auto reach = ReachTable::FromJson(object["reach"].dump());
-  if (!reach) return bad(reach.error());
+  const size_t line = text->find('\n');
+  if (line == std::string::npos) return bad("one line");
+  const json object = json::parse(std::string_view(*text).substr(0, line), nullptr, false);
+  if (!object.is_object()) return bad("no counts");
   auto known_seen = CountsFrom(object, "known"), new_seen = CountsFrom(object, "new");
   if (!known_seen || !new_seen) return bad("no counts");
-  return JobResult{std::move(*reach), std::move(*known_seen), std::move(*new_seen)};
+  auto reach = ReachTable::FromJson(std::string_view(*text).substr(line));
+  if (!reach) return bad(reach.error());
+  // Of a run that an older version left: there are none.
+  auto edges = object.contains("kernel_edges") ? CountsFrom(object, "kernel_edges") : Counts{};
+  if (!edges) return bad("no counts");
+  const auto platform = object.find("platform");
+  return JobResult{.reach = std::move(*reach),
+                   .known_seen = std::move(*known_seen),
+                   .new_seen = std::move(*new_seen),
+                   .kernel_edges = std::move(*edges),
+                   .platform = platform != object.end() && platform->is_string()
+                                   ? platform->get<std::string>()
+                                   : std::string()};
 }
 
 std::expected<void, std::string> WriteJobResult(const std::filesystem::path& path,
                                                 const JobResult& result) {
-  const std::string text =
-      fmt::format("{{\"known\":{},\"new\":{},\"reach\":{}}}\n", json(result.known_seen).dump(),
-                  json(result.new_seen).dump(), result.reach.ToJson());
-  return files::WriteFile(path, text);
+  const json counts = {{"known", result.known_seen},
+                       {"new", result.new_seen},
+                       {"kernel_edges", result.kernel_edges},
+                       {"platform", result.platform}};
+  return files::WriteFile(path, counts.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" +
+                                    result.reach.ToJson() + "\n");
 }
 
 }  // namespace fpswap::campaign

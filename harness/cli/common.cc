@@ -160,7 +160,7 @@ Told Tell(const judge::Verdict& verdict, const trace::Platform& platform,
 namespace {
 
 std::string TrimmedStep(const program::Program& given, const plan::Trim& trim) {
-  if (trim.step >= given.steps.size()) return "none";
+  if (trim.step >= given.steps.size()) return "set-up";
   return triage::OpName(static_cast<uint8_t>(given.steps[trim.step].op));
 }
 
@@ -169,6 +169,10 @@ std::string TrimmedStep(const program::Program& given, const plan::Trim& trim) {
 std::string TellTrims(const program::Program& given, const plan::Plan& plan) {
   std::string text;
   for (const plan::Trim& trim : plan.trims) {
+    if (trim.step == plan::kSetUp) {
+      text += fmt::format("  changed: {}\n", trim.reason);
+      continue;
+    }
     text += fmt::format("  trimmed: step {} {}: {}\n", trim.step, TrimmedStep(given, trim),
                         trim.reason);
   }

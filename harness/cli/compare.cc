@@ -30,6 +30,7 @@ struct Side {
 struct Row {
   fs::path path;
   program::Program program;  // what all can run
+  std::vector<campaign::Common::LeftOut> left_out;
   std::vector<std::vector<uint8_t>> records;
   std::vector<std::string> verdicts;  // "agrees", "known", "NEW"; "not run" where a side went away
   // Against the first side, by side from the second on.
@@ -76,6 +77,10 @@ std::string RowText(const Row& row, std::span<const Side> sides, size_t width) {
     text += fmt::format("  {:{}}", row.verdicts[i] + (differs ? " *" : ""), sides[i].name.size());
   }
   text += '\n';
+  for (const auto& [side, step, reason] : row.left_out) {
+    text += fmt::format("  left out on all: {}: {}: {}\n", program::PrintStep(step),
+                        sides[side].name, reason);
+  }
   for (size_t i = 1; i < sides.size(); ++i) {
     const auto& d = row.differences[i - 1];
     if (!d) continue;
@@ -99,7 +104,15 @@ json RowJson(const Row& row, std::span<const Side> sides) {
                            {sides[0].name, Bytes(d->first)},
                            {sides[i].name, Bytes(d->second)}});
   }
-  return {{"file", row.path.string()}, {"verdicts", verdicts}, {"differences", differences}};
+  json left_out = json::array();
+  for (const auto& [side, step, reason] : row.left_out) {
+    left_out.push_back(
+        {{"step", program::PrintStep(step)}, {"target", sides[side].name}, {"reason", reason}});
+  }
+  return {{"file", row.path.string()},
+          {"verdicts", verdicts},
+          {"left_out", left_out},
+          {"differences", differences}};
 }
 
 }  // namespace
@@ -119,7 +132,8 @@ int Compare(const RunOptions& options,
   for (const Side& side : sides) platforms.push_back(&side.runner->platform());
   std::vector<Row> rows;
   for (const auto& [path, program] : programs) {
-    rows.push_back({.path = path, .program = campaign::CommonProgram(program, platforms)});
+    auto [common, left_out] = campaign::CommonProgram(program, platforms);
+    rows.push_back({.path = path, .program = std::move(common), .left_out = std::move(left_out)});
   }
   std::string gone;  // why a side went away
   for (Side& side : sides) {

@@ -13,8 +13,8 @@
 #include "harness/cli/common.h"
 #include "harness/files/files.h"
 #include "harness/program/codec.h"
+#include "harness/program/suggest.h"
 #include "harness/program/text.h"
-#include "harness/triage/signature.h"
 
 namespace fpswap::cli {
 namespace fs = std::filesystem;
@@ -61,31 +61,39 @@ std::expected<Where, targets::Unavailable> Find(const CorpusOptions& options) {
   return where;
 }
 
-// Some at a time, each batch on disk before it runs.
-std::expected<void, std::string> RunKept(campaign::Runner& runner, campaign::PendingBeside& pending,
-                                         std::span<Candidate> programs) {
-  constexpr size_t kBatch = 64;
-  for (; !programs.empty(); programs = programs.subspan(std::min(kBatch, programs.size()))) {
-    const auto batch = programs.first(std::min(kBatch, programs.size()));
-    std::vector<program::Program> decoded;
-    std::vector<plan::Plan> plans;
-    for (const Candidate& each : batch) {
-      decoded.push_back(program::Decode(each.bytes));
-      plans.push_back(plan::MakePlan(decoded.back(), runner.platform()));
+// What the manifest says of edges of the kernel, a platform.
+struct ByEdges {
+  size_t programs = 0, edges = 0;
+  size_t alone = 0;  // programs that are of no other use
+};
+std::map<std::string, ByEdges> EdgesOf(const std::vector<Candidate>& programs) {
+  std::map<std::string, ByEdges> all;
+  for (const Candidate& each : programs) {
+    for (const auto& [label, edges] : each.note.kernel_edges) {
+      ByEdges& by = all[label];
+      ++by.programs;
+      by.edges += edges;
+      by.alone += each.note.platforms.empty() && each.note.signatures.empty();
     }
-    if (auto kept = pending.Write(decoded); !kept) return kept;
-    std::vector<const plan::Plan*> pointers;
-    for (const plan::Plan& each : plans) pointers.push_back(&each);
-    auto ran = campaign::RunInBatches(
-        runner, pointers,
-        [&](size_t index, std::span<const uint8_t>, const judge::Verdict& verdict) {
-          for (const judge::Divergence& divergence : verdict.divergences) {
-            batch[index].note.signatures.insert(triage::SignatureOf(divergence).Key());
-          }
-        });
-    if (!ran) return ran;
   }
-  return {};
+  return all;
+}
+
+json EdgesJson(const std::vector<Candidate>& programs) {
+  json all = json::object();
+  for (const auto& [label, by] : EdgesOf(programs)) {
+    all[label] = {{"programs", by.programs}, {"edges", by.edges}, {"alone", by.alone}};
+  }
+  return all;
+}
+
+std::string EdgesText(const std::vector<Candidate>& programs) {
+  std::string text;
+  for (const auto& [label, by] : EdgesOf(programs)) {
+    text += fmt::format("{} edges of the kernel on {} ({} programs, {} of them for these alone)\n",
+                        by.edges, program::Quote(label), by.programs, by.alone);
+  }
+  return text;
 }
 
 // What was passed over is said, and is exit code 2 whatever else went well.
@@ -111,7 +119,7 @@ int Change(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
     from = std::move(*read);
   }
   Where where;
-  campaign::FindSignatures find;
+  campaign::RunCandidates run;
   std::optional<campaign::PendingBeside> pending;
   if (!import) {
     auto found = Find(options);
@@ -121,17 +129,17 @@ int Change(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
       auto kept = BeforeRunning(folder.path(), where.platform(), io);
       if (!kept) return Fail(io, kBadInput, kept.error());
       pending.emplace(std::move(*kept));
-      find = [&](std::span<Candidate> programs) {
-        return RunKept(*where.runner, *pending, programs);
-      };
+      run = campaign::RunWith(*where.runner, [&pending](std::span<const program::Program> batch) {
+        return pending->Write(batch);
+      });
     }
   }
   const size_t before = folder.entries().programs.size();
   const size_t read = minimize ? folder.entries().read : from.read;
   const Teller teller(io, "looked at");
-  const auto changed = minimize ? folder.Minimise(where.platform(), find, teller)
+  const auto changed = minimize ? folder.Minimise(where.platform(), run, teller)
                                 : folder.Add(std::move(from.programs),
-                                             import ? nullptr : &where.platform(), find, teller);
+                                             import ? nullptr : &where.platform(), run, teller);
   if (!changed) return Fail(io, kBadInput, changed.error());
   const std::vector<Candidate>& now = folder.entries().programs;
   if (options.common.json) {
@@ -142,14 +150,17 @@ int Change(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
                  {"removed", changed->removed},
                  {"programs", now.size()},
                  {"bytes", BytesOf(now)},
+                 {"kernel_edges", EdgesJson(now)},
                  {"platform", import ? json() : json(campaign::PlatformLabel(where.platform()))},
                  {"passed_over", from.errors.size() + folder.entries().errors.size()}}));
   } else if (minimize) {
     io.out(fmt::format("{}: {} programs, {} bytes, of {} files; {} files removed\n",
-                       folder.path().string(), now.size(), BytesOf(now), read, changed->removed));
+                       folder.path().string(), now.size(), BytesOf(now), read, changed->removed) +
+           EdgesText(now));
   } else {
     io.out(fmt::format("{}: {} of {} programs added; now {} programs, {} bytes\n",
-                       folder.path().string(), changed->added, read, now.size(), BytesOf(now)));
+                       folder.path().string(), changed->added, read, now.size(), BytesOf(now)) +
+           EdgesText(now));
   }
   const ExitCode first = TellErrors(io, folder.entries());
   return std::max(first, TellErrors(io, from));
@@ -188,6 +199,7 @@ int Stats(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
                  {"not_in_manifest", unknown},
                  {"platforms", platforms},
                  {"signatures", signatures},
+                 {"kernel_edges", EdgesJson(programs)},
                  {"passed_over", folder.entries().errors.size()}}));
     return TellErrors(io, folder.entries());
   }
@@ -199,6 +211,7 @@ int Stats(const CorpusOptions& options, CorpusFolder& folder, const Io& io) {
   for (const auto& [name, count] : platforms) {
     text += fmt::format("interesting on {} ({} programs)\n", name, count);
   }
+  text += EdgesText(programs);
   for (const auto& [key, count] : signatures) {
     text += fmt::format("signature {} ({} programs)\n", key, count);
   }
@@ -214,6 +227,9 @@ std::string TextOf(const Candidate& program) {
   std::string text;
   for (const auto& [label, states] : program.note.platforms) {
     text += fmt::format("# {} states first reached on {}\n", states, label);
+  }
+  for (const auto& [label, edges] : program.note.kernel_edges) {
+    text += fmt::format("# {} edges of the kernel first reached on {}\n", edges, label);
   }
   for (const std::string& key : program.note.signatures) text += fmt::format("# shows {}\n", key);
   std::replace_if(
@@ -272,8 +288,10 @@ void AddCorpus(CLI::App& app, Chosen& chosen) {
   corpus->footer(
       "A corpus is a folder of programs in byte form, as `fpswap fuzz --corpus` keeps it, and\n"
       "manifest.json: on which platforms an entry was interesting. Interesting is what reaches a\n"
-      "state of the oracle, or shows a signature, that no shorter program does. States are\n"
-      "simulated: on a machine that has everything, or as on --target.\n\n"
+      "state of the oracle, shows a signature, or reaches an edge of the kernel, that no shorter\n"
+      "program does. States are simulated: on a machine that has everything, or as on --target.\n"
+      "Signatures and edges are seen where programs run (--run; edges where the kernel has KCOV);\n"
+      "without, what the manifest says of them counts.\n\n"
       "Examples:\n"
       "  fpswap corpus import C corpus/seeds         the seeds as a corpus to start from\n"
       "  fpswap corpus merge C findings other        what others have and C does not\n"
@@ -284,7 +302,8 @@ void AddCorpus(CLI::App& app, Chosen& chosen) {
   };
   static constexpr Row kRows[] = {
       {Verb::kMerge, "merge", "Add what reaches something that the corpus does not"},
-      {Verb::kMinimize, "minimize", "Keep the shortest program for each state and signature"},
+      {Verb::kMinimize, "minimize",
+       "Keep the shortest program for each state, signature and kernel edge"},
       {Verb::kStats, "stats", "What a corpus holds and reaches"},
       {Verb::kImport, "import", "Add all programs, in text or byte form, as they are"},
       {Verb::kExport, "export", "Write all programs in text or byte form"}};
@@ -309,7 +328,8 @@ void AddCorpus(CLI::App& app, Chosen& chosen) {
     }
     if (row.verb == Verb::kMerge || row.verb == Verb::kMinimize) {
       command->add_flag("--run", options->run,
-                        "Run each program on --target: signatures count like states");
+                        "Run each program on --target: signatures count like states, and edges of "
+                        "the kernel where it counts them (KCOV)");
       AddEndangerHost(*command, options->common);
     }
     if (row.verb != Verb::kImport && row.verb != Verb::kExport) {

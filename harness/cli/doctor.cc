@@ -154,6 +154,9 @@ std::string HostText(const trace::Platform& platform) {
               ? "  law 6 reads the kernel's log\n"
               : "  law 6 does without the kernel's log: /dev/kmsg can't be read (be "
                 "root, or sysctl kernel.dmesg_restrict=0)\n";
+  if (platform.kernel_coverage) {
+    text += "  the kernel counts what programs reach of it (KCOV), which guides fuzzing\n";
+  }
   if (platform.guest_fixed) {
     text += "  guests see the host's CPUID leaf 0DH whatever they are given\n";
   }

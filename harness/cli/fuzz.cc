@@ -44,9 +44,10 @@ class StatusLine {
     if (shown_ > 0 && progress.seconds - shown_ < every) return;
     shown_ = progress.seconds + 1e-9;
     const std::string line = fmt::format(
-        "{:5.0f} s  {} programs  {:.0f}/s  {} states  {} corpus  {} new  {} known  {} restarts",
-        progress.seconds, progress.programs, Rate(progress), progress.reached, progress.corpus,
-        progress.new_found, progress.known_found, progress.restarts);
+        "{:5.0f} s  {} programs  {:.0f}/s  {} states{}  {} corpus  {} new  {} known  {} restarts",
+        progress.seconds, progress.programs, Rate(progress), progress.reached,
+        progress.edges == 0 ? "" : fmt::format("  {} kernel edges", progress.edges),
+        progress.corpus, progress.new_found, progress.known_found, progress.restarts);
     const char* const text = progress.waiting    ? "waiting for the target ..."
                              : progress.starting ? "opening the target ..."
                                                  : line.c_str();
@@ -84,6 +85,7 @@ json SummaryJson(const FuzzArguments& options, const std::string& target, uint64
           {"findings", summary.new_seen},
           {"known_seen", summary.known_seen},
           {"states", progress.reached},
+          {"kernel_edges", progress.edges},
           {"corpus", progress.corpus},
           {"restarts", progress.restarts},
           {"worker_deaths", summary.worker_deaths},
@@ -104,8 +106,9 @@ std::string SummaryText(const FuzzArguments& options, const std::string& target,
                         const Summary& summary) {
   const Progress& progress = summary.progress;
   std::string text = fmt::format(
-      "{} programs on {} in {:.1f} s ({:.0f}/s), {} states reached, {} steps trimmed, seed {}\n",
+      "{} programs on {} in {:.1f} s ({:.0f}/s), {} states reached{}, {} steps trimmed, seed {}\n",
       progress.programs, target, progress.seconds, Rate(progress), progress.reached,
+      progress.edges == 0 ? "" : fmt::format(", {} edges of the kernel", progress.edges),
       progress.trimmed, seed);
   for (const auto& [name, count] : summary.known_seen) {
     text += fmt::format("known  {} ({} programs)\n", name, count);
@@ -365,7 +368,10 @@ void AddFuzz(CLI::App& app, Chosen& chosen) {
                    "MiB that workers and agents may take with --forever (default: 1024 a job)")
       ->check(NumberAboveZero<uint64_t>("a number of MiB above 0, as in 1024"))
       ->needs(forever);
-  command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)");
+  command->add_option("--seed", options->seed, "Seed (default: drawn, and printed)")
+      ->check([](const std::string& text) {
+        return text.starts_with('-') ? std::string("a seed is a number from 0 on, as in 1") : "";
+      });
   CLI::Option* corpus = command->add_option(
       "--corpus", options->corpus,
       "Folder of programs in byte form, read and added to (default: none is kept)");

@@ -223,8 +223,9 @@ Outcome StepFxrstor(Context& c) {
       return cpu.Fxrstor(area, AddressOf(c), wide);
     });
   }
+  const bool skips_mxcsr = c.seen != nullptr && !c.seen->has_fault;
   Outcome o;
-  o.fault = c.cpu.Fxrstor(SlotBytes(c).Bytes().subspan(AtOf(c)), AddressOf(c), wide);
+  o.fault = c.cpu.Fxrstor(SlotBytes(c).Bytes().subspan(AtOf(c)), AddressOf(c), wide, skips_mxcsr);
   o.rule = kFxRule;
   return o;
 }

@@ -14,6 +14,8 @@
 
 namespace fpswap::judge {
 
+inline constexpr uint32_t kPfPk = 0x20;  // of a page fault's error code: protection keys
+
 // Numbers from <linux/kvm.h>, which a judge on another system does not have.
 inline constexpr uint32_t kExitIo = 2, kExitHlt = 5, kExitMmio = 6, kExitRdmsr = 29,
                           kExitWrmsr = 30;
@@ -103,15 +105,19 @@ inline PageFault LiteralFault(const Context& c) {
 
 // A VMM or host step on one world: computes, compares with the record and takes over what it shows.
 // `changed` holds the features that KVM_SET_CPUID2 gives a vCPU. True if this world allows what was
-// seen.
+// seen. `failures`: what the call is supposed to have failed in, of the bits below.
 bool DoVmmStep(Context& c, std::array<cpu::Features, program::kMaxVcpus>& changed,
-               unsigned fpu_variant, Mismatch& m);
+               unsigned failures, Mismatch& m);
 
-// How KVM_SET_FPU may fail to do what it promises, as bits: see vmm_steps.cc.
+// How a call may fail to do what it promises, or do what it must not, so that only later steps show
+// it: KVM_SET_FPU loses a part of what it is given, KVM_SET_CPUID2 loses the state where it makes
+// the fpstate grow.
 inline constexpr unsigned kFpuLosesX87 = 1, kFpuLosesXmm = 2, kFpuLosesMxcsr = 4;
-inline constexpr unsigned kFpuVariants = 8;
-// Whether the variant differs from keeping the promise, given the state before the step.
-bool FpuVariantDiffers(const Context& c, unsigned variant);
+inline constexpr unsigned kCpuidLosesState = 8;
+// Those that the step can show.
+unsigned FailuresOf(program::Op op);
+// Whether to fail in these differs from keeping the promise, given the state before the step.
+bool FailuresDiffer(const Context& c, unsigned failures);
 
 // Steps whose instruction stores into the journal itself: a page fault there is the instruction's.
 bool StoresDirectly(program::Op op);

@@ -64,6 +64,14 @@ bool Leaked(Bytes seen, size_t home, const Surroundings& around) {
          !FoundElsewhere(around.now, seen, 8, home) && !std::ranges::any_of(around.given, given);
 }
 
+// Whether these are the upper half of FIP or FDP, as a CPU may have kept what `image` has there.
+bool MayBePointerOf(const Image& image, Bytes seen, size_t home) {
+  if ((home != 12 && home != 20) || seen.size() != 4 || image.size() < 24) return false;
+  const auto low = xstate::ReadAt<uint32_t>(image, home - 4);
+  const auto high = xstate::ReadAt<uint32_t>(seen, 0);
+  return cpu::PointerMayRead(xstate::ReadAt<uint64_t>(image, home - 4), uint64_t{high} << 32 | low);
+}
+
 // `home`: offset of the chunk in a standard-format image, kNoHome if it has none.
 Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& around) {
   const bool has_home = home != kNoHome;
@@ -71,7 +79,7 @@ Relation Classify(Bytes possible, Bytes seen, size_t home, const Surroundings& a
   if (initial(seen) || (AllZero(seen) && !initial(possible))) return Relation::kInitial;
   if (around.any_pointers && has_home && home >= 4 && home < 24) return Relation::kStale;
   for (const Image& image : around.before) {
-    const bool here = has_home ? HasAt(image, home, seen)
+    const bool here = has_home ? HasAt(image, home, seen) || MayBePointerOf(image, seen, home)
                                : IsTelling(seen) && FoundElsewhere(image, seen, 8, SIZE_MAX);
     if (here) return Relation::kStale;
   }
@@ -262,6 +270,11 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
     if (what.pkru_lost) return "pkru-lost-by-migration";
     if (what.pkru_left_out && in_image && !shown.present(Component::kPkru)) return "pkru-left-out";
   }
+  // The register as it is then lets an access through that must not be.
+  if (what.pkru_lost && d.where == kFault && d.relation == Relation::kAccepted &&
+      static_cast<uint8_t>(m.expected) == cpu::kPF && (m.expected >> 8 & kPfPk) != 0) {
+    return "pkru-lost-by-migration";
+  }
   const bool initial_sse = what.cpu != nullptr && what.cpu->IsInitial(Component::kSse) &&
                            what.cpu->regs.mxcsr == cpu::kInitialMxcsr;
   if (what.platform.compacted && initial_sse && in_image && is_of(Component::kSse) &&
@@ -272,6 +285,7 @@ std::string CauseOf(const Explained& what, const Mismatch& m, const Divergence& 
   if (m.place == Place::kFpu && d.where == "MXCSR of kvm_fpu" && SeenMxcsr(m) == 0) {
     return "fpu-mxcsr-zero";
   }
+  if (m.place == Place::kFpu && what.fpu_of_old && d.initial) return "fpu-of-old";
   const bool fx = what.step != nullptr &&
                   (what.step->op == program::Op::kFxsave || what.step->op == program::Op::kFxrstor);
   if (fx && what.step->arg[1] % 16 != 0 && d.where == kFault) return "fx-misaligned";
@@ -372,17 +386,28 @@ Divergence ExplainCanary(const trace::Platform& platform, const program::Step* s
   return d;
 }
 
-Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned variant) {
+Divergence ExplainFailure(const program::Step& step, uint16_t number, unsigned failure) {
   Divergence d = Base(&step, number, Law::kCoherence);
+  if (failure == kCpuidLosesState) {
+    d.rule = "KVM: fpstate_realloc; law 2";
+    d.relation = Relation::kInitial;
+    d.where = "state of the guest";
+    d.cause = "grown-without-copy";
+    d.words = fmt::format(
+        "Step {} ({}): the guest's FPU state is initial from here on, as a later step shows: "
+        "the call gave it a larger fpstate, for tiles, and left behind what the old one held.",
+        number, program::PrintStep(step));
+    return d;
+  }
   d.rule = "KVM: kvm_arch_vcpu_ioctl_set_fpu; law 2";
   d.has_component = true;
   const char* why = "";
-  if (variant == kFpuLosesX87) {
+  if (failure == kFpuLosesX87) {
     d.component = Component::kX87;
     d.relation = Relation::kInitial;
     d.where = "x87 state of kvm_fpu";
     why = "the fpstate's XSTATE_BV has no x87 bit and the call sets none";
-  } else if (variant == kFpuLosesXmm) {
+  } else if (failure == kFpuLosesXmm) {
     d.component = Component::kSse;
     d.relation = Relation::kInitial;
     d.where = "XMM of kvm_fpu";

@@ -64,6 +64,8 @@ struct Explained {
   // This image, or the one that a migration took, has neither SSE nor AVX, so that KVM_GET_XSAVE of
   // a host that keeps the standard format left MXCSR out.
   bool mxcsr_left_out = false;
+  // A KVM_GET_FPU that is not right behind a KVM_SET_FPU: nobody can tell what was in those bytes.
+  bool fpu_of_old = false;
   const World* world = nullptr;  // that the mismatch is against
 };
 
@@ -77,8 +79,8 @@ Divergence ExplainCanary(const trace::Platform& platform, const program::Step* s
                          uint16_t number, uint64_t components, std::span<const uint8_t> before,
                          std::span<const uint8_t> after, const Surroundings& around);
 
-// Law 2, told at the KVM_SET_FPU that is to blame: `variant` is one of kFpuLoses*.
-Divergence ExplainSetFpu(const program::Step& step, uint16_t number, unsigned variant);
+// Law 2, told at the call that is to blame: `failure` is one of the bits of context.h.
+Divergence ExplainFailure(const program::Step& step, uint16_t number, unsigned failure);
 
 // Law 1: the guest runs with an XCR0 that it was not given, seen at step `number`.
 Divergence ExplainXcr0(const trace::Platform& platform, const plan::Plan& plan, uint16_t number);

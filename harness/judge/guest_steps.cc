@@ -411,8 +411,8 @@ PageFault PkruFault(const Context& c, bool reads, bool writes, uint64_t begin, u
   PageFault page;
   page.begin = begin;
   page.end = end;
-  constexpr uint32_t kPresent = 1, kWrite = 2, kUser = 4, kPk = 32;
-  const uint32_t error = kPresent | kPk | (c.cpu.cpl == 3 ? kUser : 0);
+  constexpr uint32_t kPresent = 1, kWrite = 2, kUser = 4;
+  const uint32_t error = kPresent | kPfPk | (c.cpu.cpl == 3 ? kUser : 0);
   if (reads && c.cpu.PkruDenies(false)) page.error[page.errors++] = error;
   if (writes && c.cpu.PkruDenies(true)) page.error[page.errors++] = error | kWrite;
   return page;

@@ -279,6 +279,7 @@ void Judge::Impl::TryHypotheses(const plan::Plan& plan, Verdict& verdict) {
     Verdict other;
     other.laws = laws;
     supposing->Go(plan, &records, nullptr, &other);
+    supposing->Release();
     if (!ExplainsMore(other, verdict)) continue;
     found = hypotheses;
     other.checks += checks;
@@ -293,9 +294,11 @@ void Judge::Impl::JudgeCanaries(const plan::Plan& plan, Verdict& verdict) {
   for (const plan::Action& action : plan.actions) {
     const bool runs = action.kind == plan::ActionKind::kRun ||
                       plan.effective.steps[action.first].op == program::Op::kRunImmediate;
-    if (runs && platform.HasVmm()) {
-      verdict.laws |= 1u << static_cast<unsigned>(Law::kIsolation);
-    }
+    if (!runs || !platform.HasVmm()) continue;
+    // What ran has records, or the program came to its end.
+    bool ran = records.done();
+    for (unsigned i = action.first; i <= action.last && !ran; ++i) ran = records.Of(i).Any();
+    if (ran) verdict.laws |= 1u << static_cast<unsigned>(Law::kIsolation);
   }
   for (const trace::RecordView& record : records.canaries()) {
     trace::CanaryRecord canary;

@@ -47,8 +47,10 @@ void NameStandard(const xstate::XsaveCpuid& cpuid, uint32_t offset, uint32_t win
   name.exact = offset;
 }
 
-// A byte of an area, whose format its header says: translated to the standard offset, if it has
-// one.
+bool SavesCompacted(Op op) { return op == Op::kXsavec || op == Op::kXsaves; }
+
+// A byte of an area, in the format that the instruction writes (XSAVE and XSAVEOPT leave an old
+// XCOMP_BV as it is, whatever it says): translated to the standard offset, if it has one.
 void NameArea(const Explained& what, const Mismatch& m, PlaceName& name) {
   const auto& cpuid = what.platform.guest.xsave;
   constexpr const char* kOf = " of the area";
@@ -60,7 +62,7 @@ void NameArea(const Explained& what, const Mismatch& m, PlaceName& name) {
     if (m.offset < xstate::kHeaderOffset + 8) NameBitmap(m, xstate::kHeaderOffset, name);
     return;
   }
-  if (!area.compacted() || m.offset < xstate::kExtendedOffset) {
+  if (!SavesCompacted(what.step->op) || m.offset < xstate::kExtendedOffset) {
     return NameStandard(cpuid, m.offset, m.window, kOf, name);
   }
   const uint64_t components = area.xcomp_bv() & ~xstate::kXcompBvCompacted;

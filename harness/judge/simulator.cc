@@ -48,8 +48,11 @@ std::vector<uint8_t> Simulator::Run(const plan::Plan& plan, program::Rng& rng) {
   records_.clear();
   features_ = LimitFeatures(platform_.guest, plan.effective.features);
   world_.Reset(plan, features_, host_);
-  const bool heeds_ts = rng.OneIn(2);
-  for (kvm::Vcpu& vcpu : world_.vcpu) vcpu.cpu.amx_heeds_ts = heeds_ts;
+  const bool heeds_ts = rng.OneIn(2), clears_disabled_zmm = rng.OneIn(2);
+  for (kvm::Vcpu& vcpu : world_.vcpu) {
+    vcpu.cpu.amx_heeds_ts = heeds_ts;
+    vcpu.cpu.vex_clears_disabled_zmm = clears_disabled_zmm;
+  }
   for (const plan::Action& action : plan.actions) {
     for (uint16_t i = action.first; i <= action.last; ++i) {
       kvm::Vcpu& vcpu = world_.vcpu[plan.effective.steps[i].vcpu];
@@ -82,7 +85,8 @@ void Simulator::RecordFault(const Context& c, uint8_t vector, uint32_t error, ui
   Record(c, RecordKind::kFault, BytesOf(fault));
 }
 
-// A journal that was never seen: the oracle takes from it what is open, so it draws the choices.
+// A journal that was never seen: the oracle takes from it (and from whether there was a fault) what
+// is open, so it draws the choices.
 void Simulator::DrawHint(Context& c, program::Rng& rng) {
   hint_bytes_.resize(c.row().journal_bytes);
   for (uint8_t& b : hint_bytes_) b = static_cast<uint8_t>(rng.Next());
@@ -112,6 +116,7 @@ void Simulator::Guest(const plan::Plan& plan, uint16_t number, uint8_t cpl, prog
   c.cpu.cpl = cpl;
   c.vcpu.has_run = true;
   DrawHint(c, rng);
+  hint.has_fault = rng.OneIn(2);
   hint.has_journal = !hint_bytes_.empty();
   hint.journal = hint_bytes_;
   const Outcome o = GuestFunctionOf(c.step.op)(c);

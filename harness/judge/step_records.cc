@@ -17,6 +17,7 @@ void SortedRecords::Sort(const plan::Plan& plan, std::span<const uint8_t> record
   for (size_t i = 0; i < steps; ++i) {
     StepRecords& s = steps_[i];
     s.has_fault = s.has_journal = s.has_ioctl = s.has_host = false;
+    s.fault = s.journal = s.ioctl = s.host = {};
     s.exits = 0;
   }
   for (size_t a = 0; a < plan.actions.size(); ++a) {

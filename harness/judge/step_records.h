@@ -41,6 +41,10 @@ class SortedRecords {
   std::span<const trace::RecordView> canaries() const { return canaries_; }
   std::span<const uint8_t> kernel_log() const { return kernel_log_; }  // text
   bool has_end() const { return has_end_; }
+  // The program ran to its end.
+  bool done() const {
+    return has_end_ && end_.reason == static_cast<uint8_t>(trace::EndReason::kDone);
+  }
   const trace::EndRecord& end() const { return end_; }
   uint16_t end_step() const { return end_step_; }
   std::span<const uint8_t> end_text() const { return end_text_; }

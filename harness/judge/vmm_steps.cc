@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "harness/judge/call.h"
+#include "harness/judge/explain.h"
 #include "harness/plan/vmm.h"
 #include "oracle/kvm/uabi.h"
 #include "oracle/xstate/image.h"
@@ -21,7 +22,7 @@ using xstate::Component;
 // What a VMM step is done with.
 struct Vmm : Call {
   std::array<cpu::Features, program::kMaxVcpus>& changed;
-  unsigned fpu_variant;
+  unsigned failures;
 };
 
 // The same for calls that return a count of MSRs, where 0 is the refusal.
@@ -107,11 +108,11 @@ bool GetFpu(Vmm& v) { return Returned(v, {}, "KVM_GET_FPU errno", kGetFpuRule); 
 bool SetFpu(Vmm& v) {
   std::array<uint8_t, plan::kFpuSize> fpu;
   plan::FillFpu(v.c.step, fpu);
-  if ((v.fpu_variant & kFpuLosesX87) == 0) v.c.vcpu.SetFpuX87(fpu);
-  if ((v.fpu_variant & kFpuLosesXmm) == 0) v.c.vcpu.SetFpuXmm(fpu);
+  if ((v.failures & kFpuLosesX87) == 0) v.c.vcpu.SetFpuX87(fpu);
+  if ((v.failures & kFpuLosesXmm) == 0) v.c.vcpu.SetFpuXmm(fpu);
   const auto mxcsr = static_cast<uint32_t>(v.c.step.arg[2]);
   // A value that no LDMXCSR would take can't be promised.
-  if ((v.fpu_variant & kFpuLosesMxcsr) == 0 && v.c.cpu.MxcsrValid(mxcsr)) {
+  if ((v.failures & kFpuLosesMxcsr) == 0 && v.c.cpu.MxcsrValid(mxcsr)) {
     v.c.cpu.SetMxcsr(mxcsr);
   }
   return Returned(v, {}, "KVM_SET_FPU errno", kSetFpuRule);
@@ -233,6 +234,7 @@ bool SetCpuid(Vmm& v) {
     v.changed[v.c.step.vcpu] = LimitFeatures(all, want);
     vcpu.cpu.features = &v.changed[v.c.step.vcpu];
     vcpu.GrowFor(*vcpu.cpu.features);
+    if ((v.failures & kCpuidLosesState) != 0) vcpu.LoseFpstate();
     if (!vcpu.cpu.features->pku) vcpu.cpu.cr4_pke = false;  // the agent's doing
     // An XCR0 that the new CPUID lacks stays in force: what the guest may do with it nobody says.
     vcpu.cpu.unknown |= vcpu.cpu.xcr0 & ~want;
@@ -327,19 +329,32 @@ constexpr auto kByOp = [] {
 }  // namespace
 
 bool DoVmmStep(Context& c, std::array<cpu::Features, program::kMaxVcpus>& changed,
-               unsigned fpu_variant, Mismatch& m) {
-  Vmm v{{c, m}, changed, fpu_variant};
+               unsigned failures, Mismatch& m) {
+  Vmm v{{c, m}, changed, failures};
   const auto function = kByOp[static_cast<uint8_t>(c.step.op)];
   return function == nullptr || function(v);
 }
 
-bool FpuVariantDiffers(const Context& c, unsigned variant) {
+unsigned FailuresOf(Op op) {
+  if (op == Op::kSetFpu) return kFpuLosesX87 | kFpuLosesXmm | kFpuLosesMxcsr;
+  return op == Op::kSetCpuid ? kCpuidLosesState : 0;
+}
+
+bool FailuresDiffer(const Context& c, unsigned failures) {
+  if (failures == kCpuidLosesState) {
+    const cpu::Features& all = c.platform.guest;
+    if (!c.vcpu.GrowsFor(LimitFeatures(all, all.xsave.xcr0 & c.step.arg[0]))) return false;
+    kvm::Vcpu lost = c.vcpu;
+    lost.LoseFpstate();
+    return ImageOf(lost) != ImageOf(c.vcpu) || lost.cpu.regs.cet_u != c.cpu.regs.cet_u ||
+           lost.cpu.regs.cet_s != c.cpu.regs.cet_s;
+  }
   // copy_from_buffer sets no bit of XSTATE_BV: what is in use is kept, what is initial may be lost.
-  if ((variant & kFpuLosesX87) != 0 && !c.cpu.IsInitial(Component::kX87)) return false;
-  if ((variant & kFpuLosesXmm) != 0 && !c.cpu.IsInitial(Component::kSse)) return false;
+  if ((failures & kFpuLosesX87) != 0 && !c.cpu.IsInitial(Component::kX87)) return false;
+  if ((failures & kFpuLosesXmm) != 0 && !c.cpu.IsInitial(Component::kSse)) return false;
   const auto mxcsr = static_cast<uint32_t>(c.step.arg[2]);
   const bool takes = c.cpu.MxcsrValid(mxcsr) && mxcsr != c.cpu.regs.mxcsr;
-  return (variant & kFpuLosesMxcsr) == 0 || takes;
+  return (failures & kFpuLosesMxcsr) == 0 || takes;
 }
 
 bool CompareFpu(Context& c, FpuPart part, Mismatch& m) {

@@ -49,6 +49,8 @@ uint8_t OutcomeOf(const StepRecords& seen) {
   if (seen.has_fault && trace::ReadHead(seen.fault, fault)) return OutcomeOfVector(fault.vector);
   trace::IoctlRecord record;
   if (seen.has_ioctl && trace::ReadHead(seen.ioctl, record)) return OutcomeOfErrno(record.error);
+  trace::HostRecord host;
+  if (seen.has_host && trace::ReadHead(seen.host, host)) return OutcomeOfErrno(host.error);
   return 0;
 }
 
@@ -62,6 +64,12 @@ uint8_t StateClass(const cpu::Cpu& cpu, Component c) {
 }
 
 bool IsAmx(Op op) { return op >= Op::kLdtilecfg && op <= Op::kTdpbuud; }
+
+// Instructions with a VEX prefix that write a vector register.
+bool IsVexWrite(Op op) {
+  return op == Op::kVexLoad128 || op == Op::kVexLoad256 || op == Op::kVexPxor256 ||
+         op == Op::kVzeroupper || op == Op::kVzeroall;
+}
 
 // ZMM16-31 are one component, what is below them three.
 uint64_t OfRegister(uint64_t reg) {
@@ -112,6 +120,8 @@ bool SameBesidesImages(const World& a, const World& b) {
     const bool same =
         x.cpu.xcr0 == y.cpu.xcr0 && x.cpu.xss == y.cpu.xss && x.cpu.xfd == y.cpu.xfd &&
         x.cpu.xfd_err == y.cpu.xfd_err && x.cpu.amx_heeds_ts == y.cpu.amx_heeds_ts &&
+        x.cpu.vex_clears_disabled_zmm == y.cpu.vex_clears_disabled_zmm &&
+        x.cpu.s_cet == y.cpu.s_cet && r.cet_u == s.cet_u && r.cet_s == s.cet_s &&
         x.cpu.unknown == y.cpu.unknown && r.x87.pointers_known == s.x87.pointers_known &&
         r.x87.selectors_known == s.x87.selectors_known && r.mxcsr == s.mxcsr &&
         r.tilecfg == s.tilecfg && std::ranges::equal(r.tiledata.Bytes(), s.tiledata.Bytes());
@@ -141,6 +151,7 @@ void Walk::Begin(const plan::Plan& plan, const SortedRecords* records, Verdict* 
   pkru_left_out_.fill(false);
   pkru_lost_.fill(0);
   mxcsr_left_out_.fill(false);
+  fpu_given_.fill({});
   mxcsr_lost_.fill(cpu::kInitialMxcsr);
   vmm_pkru_0_.fill(false);
   for (uint8_t i = 0; i < program::kMaxVcpus; ++i) {
@@ -204,10 +215,19 @@ void Walk::States(const plan::Plan& plan, const SortedRecords& records, unsigned
                   unsigned vcpu, Surroundings& around) {
   states_ = &around;
   states_of_ = vcpu;
+  if ((plan.effective.features & HostOf(platform_).dynamic) != 0) NoteZeros(around, 0);
   until_ = until;
   Go(plan, &records, nullptr, nullptr);
   states_ = nullptr;
   until_.reset();
+}
+
+// A guest with tiles has another fpstate from the KVM_SET_CPUID2 on that gives it these, for the
+// larger images. It begins as zeros, FCW and MXCSR too (fpstate_realloc).
+void Walk::NoteZeros(Surroundings& around, unsigned number) const {
+  if (!platform_.HasVmm()) return;
+  around.before.emplace_back(host_.image_size);
+  around.before_step.push_back(number);
 }
 
 // What a vCPU has held: its registers, and what a SET gave it, which the kernel's buffer may keep
@@ -234,6 +254,9 @@ void Walk::NoteState(unsigned number) {
     given[5] = 0;
     note(std::move(given));
   }
+  if (step.op == Op::kSetCpuid && worlds_[0].vcpu[states_of_].enabled_dynamic != 0) {
+    NoteZeros(*states_, number);
+  }
   for (size_t i = 0; i < worlds_.size(); ++i) {
     const kvm::Vcpu& vcpu = worlds_[i].vcpu[states_of_];
     note(ImageOf(vcpu));
@@ -245,8 +268,7 @@ void Walk::NoteState(unsigned number) {
 bool Walk::DiedBefore(uint16_t number) const {
   if (records_ == nullptr) return false;
   if (!records_->has_end()) return !records_->Of(number).Any();
-  const bool done = records_->end().reason == static_cast<uint8_t>(trace::EndReason::kDone);
-  return !done && number >= records_->end_step();
+  return !records_->done() && number >= records_->end_step();
 }
 
 void Walk::KeepCompared() { keep_compared_ = true; }
@@ -369,6 +391,32 @@ void Walk::NotePkruLeftOut(const program::Step& step, bool failed) {
   }
 }
 
+// A PKRU that a migration has lost shows until the guest gets another, or is seen to have the old
+// one.
+void Walk::NotePkruIsBack(uint16_t number, bool failed) {
+  const program::Step& step = plan_->effective.steps[number];
+  uint32_t& lost = pkru_lost_[step.vcpu];
+  if (lost == 0) return;
+  const StepRecords& seen = records_->Of(number);
+  bool back = false;
+  if (seen.has_fault) {
+    trace::FaultRecord fault{};
+    trace::ReadHead(seen.fault, fault);
+    back = fault.vector == cpu::kPF && (fault.error_code & kPfPk) != 0;
+  } else if (step.op == Op::kXrstor || step.op == Op::kXrstors) {
+    const uint64_t rfbm = step.arg[2] & worlds_[0].vcpu[step.vcpu].cpu.xcr0;
+    back = (rfbm & Bit(Component::kPkru)) != 0;
+  } else if (step.op == Op::kRdpkru) {
+    back = seen.journal.size() >= 4 && xstate::ReadAt<uint32_t>(seen.journal, 0) == lost;
+  } else if (step.op == Op::kSetXsave) {
+    const auto image = worlds_[0].image[step.arg[0] % program::kImageCount].Bytes();
+    back = !failed && xstate::ImageView(image).present(Component::kPkru);
+  } else {
+    back = step.op == Op::kWrpkru;
+  }
+  if (back) lost = 0;
+}
+
 // XSAVE's standard form writes MXCSR and not the bit of SSE where XMM is initial (SDM 13.7), and
 // KVM_SET_XSAVE of an image with neither SSE nor AVX leaves the fpstate's MXCSR.
 void Walk::NoteMxcsrLeftOut(const program::Step& step, bool failed) {
@@ -406,7 +454,7 @@ Walk::Next Walk::Guest(const plan::Action& action, uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
   const GuestFunction function = GuestFunctionOf(step.op);
   if (function == nullptr) return Next::kStop;  // raw code, which Go has seen to
-  if (IsAmx(step.op) && records_ != nullptr && !BranchAmxTs(step)) return GiveUp(number);
+  if (records_ != nullptr && !BranchHabits(step)) return GiveUp(number);
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.cpu.cpl = action.cpl;
@@ -435,35 +483,51 @@ Walk::Next Walk::GiveUp(uint16_t number) {
 
 Walk::Next Walk::Vmm(uint16_t number) {
   const program::Step& step = plan_->effective.steps[number];
-  fpu_variants_.fill(0);
-  if (step.op == Op::kSetFpu && records_ != nullptr && !BranchSetFpu(number)) return GiveUp(number);
+  failures_.fill(0);
+  if (records_ != nullptr && !BranchFailures(number)) return GiveUp(number);
+  const uint64_t enabled = worlds_[0].vcpu[step.vcpu].enabled_dynamic;
   const bool any = worlds_.Prune([&](size_t i) {
     Context c = MakeContext(worlds_[i], number);
     c.world.xfd_before = c.cpu.xfd;
     Clear(i);
-    const bool allowed = DoVmmStep(c, changed_, fpu_variants_[i], mismatches_[i]);
+    const bool allowed = DoVmmStep(c, changed_, failures_[i], mismatches_[i]);
     if (i == 0) outcome_ = OutcomeOfErrno(c.model_errno);
     return allowed;
   });
   NoteLaws(number, false);
+  // The XSTATE_BV of a fpstate that has grown is 0, PKRU's bit too (NotePkruLeftOut).
+  if (worlds_[0].vcpu[step.vcpu].enabled_dynamic != enabled) pkru_left_out_[step.vcpu] = true;
   if (any && plan::SetsMsrs(step.op) && !BranchTiles(step)) return GiveUp(number);
   return Settle(number, any, IsHarmless(step.op));
 }
 
 // KVM_GET_FPU changes nothing and is judged in three parts, each right if any world allows it. It
-// decides nothing about worlds: KVM fills it from bytes that need not be the guest's.
+// decides nothing about worlds: KVM fills it from bytes that need not be the guest's. Right behind
+// a KVM_SET_FPU they are the ones that it was given, whatever the guest will find of them.
 Walk::Next Walk::GetFpu(uint16_t number) {
   const Next next = Vmm(number);
   if (next == Next::kStop || records_ == nullptr || !records_->Of(number).has_ioctl) return next;
   trace::IoctlRecord record;
   trace::ReadHead(records_->Of(number).ioctl, record);
   if (record.result != 0) return next;
+  const uint8_t vcpu = plan_->effective.steps[number].vcpu;
   for (const FpuPart part : {FpuPart::kX87, FpuPart::kXmm, FpuPart::kMxcsr}) {
     const auto allows = [&](size_t i) {
       Context c = MakeContext(worlds_[i], number);
       Clear(i);
       return CompareFpu(c, part, mismatches_[i]);
     };
+    if (fpu_given_[vcpu] && part != FpuPart::kMxcsr) {
+      kvm::Vcpu& now = worlds_[0].vcpu[vcpu];
+      const kvm::Vcpu kept = now;
+      std::array<uint8_t, plan::kFpuSize> given;
+      plan::FillFpu(plan_->effective.steps[*fpu_given_[vcpu]], given);
+      now.SetFpuX87(given);
+      now.SetFpuXmm(given);
+      if (!allows(0)) Report(number, 0, mismatches_[0]);
+      now = kept;
+      continue;
+    }
     bool right = false;
     for (size_t i = 0; i < worlds_.size() && !right; ++i) right = allows(i);
     if (right) continue;
@@ -479,19 +543,21 @@ Walk::Next Walk::GetFpu(uint16_t number) {
   return next;
 }
 
-// Worlds in which KVM_SET_FPU does not keep its promise, to be blamed on it if only they are left.
-bool Walk::BranchSetFpu(uint16_t number) {
+// Worlds in which a call does not keep its promise, to be blamed on it if only they are left.
+bool Walk::BranchFailures(uint16_t number) {
+  const unsigned all = FailuresOf(plan_->effective.steps[number].op);
+  if (all == 0) return true;
   MergeWorlds();
   const size_t before = worlds_.size();
   for (size_t i = 0; i < before; ++i) {
-    for (unsigned variant = 1; variant < kFpuVariants; ++variant) {
+    for (unsigned failures = 1; failures <= all; ++failures) {
       const Context c = MakeContext(worlds_[i], number);
-      if (!FpuVariantDiffers(c, variant)) continue;
+      if ((failures & ~all) != 0 || !FailuresDiffer(c, failures)) continue;
       const size_t copy = worlds_.Branch(i);
       if (copy == worlds::Worlds<World>::kMax) return false;
-      fpu_variants_[copy] = variant;
+      failures_[copy] = failures;
       if (worlds_.blame(copy) == 0) {
-        blames_.push_back({number, variant});
+        blames_.push_back({number, failures});
         worlds_.set_blame(copy, static_cast<unsigned>(blames_.size()));
       }
     }
@@ -525,16 +591,27 @@ bool Walk::BranchTiles(const program::Step& step) {
   return true;
 }
 
-// The first AMX instruction while CR0.TS is set: a CPU heeds it or doesn't (Cpu::amx_heeds_ts). The
-// fault alone does not always tell, for IA32_XFD may give the same.
-bool Walk::BranchAmxTs(const program::Step& step) {
+// What CPUs may do in two ways, and each always in one: settled by the first instruction that hangs
+// on it. Whether AMX instructions heed CR0.TS (the fault alone does not always tell, for IA32_XFD
+// may give the same); whether VEX reaches what XCR0 disables (which shows much later).
+bool Walk::BranchHabits(const program::Step& step) {
+  if (IsAmx(step.op)) {
+    return BranchHabit(step, &cpu::Cpu::amx_heeds_ts,
+                       [](const cpu::Cpu& cpu) { return cpu.cr0_ts && !cpu.amx_heeds_ts; });
+  }
+  if (!IsVexWrite(step.op)) return true;
+  return BranchHabit(step, &cpu::Cpu::vex_clears_disabled_zmm,
+                     [](const cpu::Cpu& cpu) { return cpu.VexReachIsOpen(); });
+}
+
+bool Walk::BranchHabit(const program::Step& step, std::optional<bool> cpu::Cpu::* habit,
+                       bool (*is_open)(const cpu::Cpu&)) {
   const size_t before = worlds_.size();
   for (size_t i = 0; i < before; ++i) {
-    const auto settle = [](World& world, bool heeds) {
-      for (unsigned v = 0; v < world.vcpus; ++v) world.vcpu[v].cpu.amx_heeds_ts = heeds;
+    const auto settle = [habit](World& world, bool value) {
+      for (unsigned v = 0; v < world.vcpus; ++v) world.vcpu[v].cpu.*habit = value;
     };
-    const cpu::Cpu& cpu = worlds_[i].vcpu[step.vcpu].cpu;
-    if (!cpu.cr0_ts || cpu.amx_heeds_ts) continue;
+    if (!is_open(worlds_[i].vcpu[step.vcpu].cpu)) continue;
     const size_t copy = worlds_.Branch(i);
     if (copy == worlds::Worlds<World>::kMax) return false;
     settle(worlds_[i], false);
@@ -549,18 +626,30 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
     // Against a world without blame, if there is one, for it says what was right. But one look may
     // show two failures: if what one call has lost leaves but a register that differs, both are
     // told.
-    const size_t nearest = worlds::Nearest(worlds_.size(), [&](size_t i) {
+    size_t nearest = worlds::Nearest(worlds_.size(), [&](size_t i) {
       const bool blamed = worlds_.blame(i) != 0;
       const uint32_t left = mismatches_[i].differing;
       return std::tuple(blamed && (left == 0 || left > 16), left, blamed);
     });
-    // If every world was blamed already, that failure is what comes first.
-    if (worlds_.blame(nearest) != 0) {
-      NoteBlame(blames_[worlds_.blame(nearest) - 1]);
-      for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
+    // A call may have failed in more ways than one. Of those ways one that leaves a difference with
+    // a known condition, if there is one.
+    const auto has_cause = [&](size_t i) {
+      return !Explain(Against(number, i), mismatches_[i], {}).cause.empty();
+    };
+    if (records_ != nullptr && worlds_.blame(nearest) != 0 && !has_cause(nearest)) {
+      for (size_t i = 0; i < worlds_.size(); ++i) {
+        const bool differs = worlds_.blame(i) != 0 && mismatches_[i].differing != 0;
+        if (!differs || !has_cause(i)) continue;
+        nearest = i;
+        break;
+      }
     }
-    const Mismatch& m = mismatches_[nearest];
+    // If every world was blamed already, that failure is what comes first.
+    const unsigned blame = worlds_.blame(nearest);
+    if (blame != 0) NoteBlame(blames_[blame - 1]);
+    const Mismatch m = mismatches_[nearest];
     Report(number, nearest, mismatches_[nearest]);
+    if (blame != 0) KeepBlamed(blame);
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
     if (harmless || faulted) return Next::kGoOn;
@@ -602,7 +691,7 @@ bool Walk::OneBlame() const {
 void Walk::SettleBlame() {
   if (worlds_.AnyBlameless()) return;
   const size_t least = worlds::Nearest(worlds_.size(), [&](size_t i) {
-    return std::popcount(blames_[worlds_.blame(i) - 1].variant);
+    return std::popcount(blames_[worlds_.blame(i) - 1].failures);
   });
   worlds_.Swap(0, least);
   ReportBlame();
@@ -612,18 +701,41 @@ void Walk::SettleBlame() {
 // as if that call had been meant to do what it did.
 void Walk::ReportBlame() {
   const unsigned blame = worlds_.blame(0);
-  const Blame what = blames_[blame - 1];
+  KeepBlamed(blame);
+  NoteBlame(blames_[blame - 1]);
+}
+
+// What is told of that call is so from here on.
+void Walk::KeepBlamed(unsigned blame) {
   worlds_.Prune([&](size_t i) { return worlds_.blame(i) == blame; });
   for (size_t i = 0; i < worlds_.size(); ++i) worlds_.set_blame(i, 0);
-  NoteBlame(what);
 }
 
 void Walk::NoteBlame(const Blame& what) {
   if (verdict_ == nullptr) return;
-  for (unsigned bit = 1; bit < kFpuVariants; bit <<= 1) {
-    if ((what.variant & bit) == 0) continue;
-    verdict_->Add(ExplainSetFpu(plan_->effective.steps[what.step], what.step, bit));
+  for (unsigned left = what.failures; left != 0; left &= left - 1) {
+    const unsigned failure = left & (~left + 1);
+    verdict_->Add(ExplainFailure(plan_->effective.steps[what.step], what.step, failure));
   }
+}
+
+// What is known of the step, with the mismatch against this world.
+Explained Walk::Against(uint16_t number, size_t world) const {
+  const program::Step& step = plan_->effective.steps[number];
+  const StepRecords& seen = records_->Of(number);
+  const cpu::Cpu& cpu = worlds_[world].vcpu[step.vcpu].cpu;
+  const auto data = seen.ioctl.subspan(std::min(seen.ioctl.size(), sizeof(trace::IoctlRecord)));
+  return {platform_,
+          &step,
+          number,
+          &cpu,
+          seen.has_journal ? seen.journal : data,
+          avx_under_zmm_[step.vcpu],
+          pkru_left_out_[step.vcpu],
+          pkru_lost_[step.vcpu] != 0 && pkru_lost_[step.vcpu] == cpu.regs.pkru,
+          MxcsrLeftOut(number, cpu),
+          step.op == Op::kGetFpu && !fpu_given_[step.vcpu],
+          &worlds_[world]};
 }
 
 void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
@@ -643,6 +755,7 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
       const auto bytes = history_->worlds_[0].Slot(step.vcpu, slot).Bytes();
       around.memory.assign(bytes.begin(), bytes.end());
     }
+    history_->Release();
     for (unsigned i = 0; i < worlds_[world].vcpus; ++i) {
       if (i != step.vcpu) around.others.push_back(ImageOf(worlds_[world].vcpu[i]));
     }
@@ -662,19 +775,7 @@ void Walk::Report(uint16_t number, size_t world, Mismatch& m) {
     }
     around.host = HostPatterns(*plan_, number);
   }
-  const StepRecords& seen = records_->Of(number);
-  const cpu::Cpu& cpu = worlds_[world].vcpu[step.vcpu].cpu;
-  const auto data = seen.ioctl.subspan(std::min(seen.ioctl.size(), sizeof(trace::IoctlRecord)));
-  const Explained what{platform_,
-                       &step,
-                       number,
-                       &cpu,
-                       seen.has_journal ? seen.journal : data,
-                       avx_under_zmm_[step.vcpu],
-                       pkru_left_out_[step.vcpu],
-                       pkru_lost_[step.vcpu] != 0 && pkru_lost_[step.vcpu] == cpu.regs.pkru,
-                       MxcsrLeftOut(number, cpu),
-                       &worlds_[world]};
+  const Explained what = Against(number, world);
   if (m.place == Place::kNone || m.all == nullptr || m.all->seen.empty()) {
     return verdict_->Add(Explain(what, m, around));
   }
@@ -718,8 +819,12 @@ void Walk::NoteEffects(uint16_t number) {
   const StepRecords& seen = records_->Of(number);
   trace::IoctlRecord result{};
   const bool called = seen.has_ioctl && trace::ReadHead(seen.ioctl, result);
-  NotePkruLeftOut(step, !called || result.result < 0);
-  NoteMxcsrLeftOut(step, !called || result.result < 0);
+  const bool failed = !called || result.result < 0;
+  NotePkruLeftOut(step, failed);
+  NotePkruIsBack(number, failed);
+  NoteMxcsrLeftOut(step, failed);
+  if (!IsHarmless(step.op)) fpu_given_.fill({});
+  if (step.op == Op::kSetFpu && called && result.result == 0) fpu_given_[step.vcpu] = number;
   if (IsFullLook(step.op) && (seen.has_journal || seen.ioctl.size() > 8)) {
     suspect_[step.vcpu] = Law::kModel;
   }

@@ -48,12 +48,14 @@ class Walk {
               Surroundings& around);
   // The first world's state as the last walk left it.
   const World& world() const { return worlds_[0]; }
+  // Gives back room that the last walk's worlds took; its first world is still there.
+  void Release() { worlds_.Reset(); }
 
  private:
   enum class Next : uint8_t { kGoOn, kStop };
   struct Blame {
     uint16_t step = 0;
-    unsigned variant = 0;
+    unsigned failures = 0;
   };
 
   void Actions(const plan::Plan& plan);
@@ -69,22 +71,28 @@ class Walk {
   bool ShowsPkruNotKept(const Context& c) const;
   bool CpuidShows(uint16_t number, uint64_t xcr0) const;
 
-  bool BranchSetFpu(uint16_t number);  // false: no room
+  bool BranchFailures(uint16_t number);  // false: no room
   Next GiveUp(uint16_t number);
-  bool BranchTiles(const program::Step& step);  // false: no room
-  bool BranchAmxTs(const program::Step& step);  // the same
+  bool BranchTiles(const program::Step& step);   // false: no room
+  bool BranchHabits(const program::Step& step);  // the same
+  bool BranchHabit(const program::Step& step, std::optional<bool> cpu::Cpu::* habit,
+                   bool (*is_open)(const cpu::Cpu&));
   Next Settle(uint16_t number, bool any, bool harmless);
   void MergeWorlds();
   bool OneBlame() const;
   void SettleBlame();
   void ReportBlame();
+  void KeepBlamed(unsigned blame);
   void NoteBlame(const Blame& what);
+  Explained Against(uint16_t number, size_t world) const;
   void Report(uint16_t number, size_t world, Mismatch& m);
   void NoteState(unsigned number);
+  void NoteZeros(Surroundings& around, unsigned number) const;
   void NoteLaws(uint16_t number, bool guest);
   void NoteEffects(uint16_t number);
   void NoteAvxUnderZmm(uint16_t number);
   void NotePkruLeftOut(const program::Step& step, bool failed);
+  void NotePkruIsBack(uint16_t number, bool failed);
   void NoteMxcsrLeftOut(const program::Step& step, bool failed);
   bool MxcsrLeftOut(uint16_t number, const cpu::Cpu& cpu) const;
   void PrepareReach(uint16_t number);
@@ -101,7 +109,7 @@ class Walk {
   std::array<Mismatch, worlds::Worlds<World>::kMax> mismatches_;
   std::array<Compared, worlds::Worlds<World>::kMax> all_;  // beside `mismatches_`
   bool keep_compared_ = false;
-  std::array<unsigned, worlds::Worlds<World>::kMax> fpu_variants_{};
+  std::array<unsigned, worlds::Worlds<World>::kMax> failures_{};
   std::vector<Blame> blames_;      // blame n is blames_[n - 1]
   std::unique_ptr<Walk> history_;  // made when first needed; its worlds are large
   std::array<uint8_t, kScratch> scratch_;
@@ -126,6 +134,8 @@ class Walk {
   // initial one where it has lost none (see CauseOf in explain.cc).
   std::array<bool, program::kMaxVcpus> pkru_left_out_{}, mxcsr_left_out_{};
   std::array<uint32_t, program::kMaxVcpus> pkru_lost_{}, mxcsr_lost_{};
+  // By vCPU: the KVM_SET_FPU since which nothing but looks has been done.
+  std::array<std::optional<uint16_t>, program::kMaxVcpus> fpu_given_{};
   // By thread of the VMM: its own PKRU is 0. By vCPU: the thread that runs it.
   std::array<bool, program::kMaxVcpus> vmm_pkru_0_{};
   std::array<uint8_t, program::kMaxVcpus> thread_of_{};

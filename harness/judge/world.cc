@@ -47,6 +47,7 @@ void ResetCpu(const plan::Plan& plan, const cpu::Features& features, cpu::Cpu& c
   cpu.xcr0 = plan.xcr0;
   cpu.xss = cpu.xfd = cpu.xfd_err = cpu.s_cet = 0;
   cpu.amx_heeds_ts.reset();
+  cpu.vex_clears_disabled_zmm.reset();
   cpu.cr0_ts = false;
   cpu.cr4_osxsave = cpu.cr4_osfxsr = cpu.cr4_osxmmexcpt = true;
   cpu.cr4_pke = plan.effective.pke && features.pku;

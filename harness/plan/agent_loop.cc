@@ -173,6 +173,7 @@ class Server {
       }
       RunPatiently(machine_, *plan, payload_);
       PutKernelLog();
+      PutCoverage(head);
       AppendFrame(buffer_, FrameType::kRecords, payload_);
       if (buffer_.size() > kFlushAt && !Flush()) return false;
     }
@@ -195,12 +196,21 @@ class Server {
     payload_.insert(payload_.end(), last.begin(), last.end());
   }
 
+  void PutCoverage(std::span<const uint8_t> number) {
+    const std::span<const uint16_t> edges = machine_.KernelEdges();
+    if (edges.empty()) return;
+    coverage_.assign(number.begin(), number.end());
+    coverage_.resize(number.size() + edges.size_bytes());
+    std::memcpy(&coverage_[number.size()], edges.data(), edges.size_bytes());
+    AppendFrame(buffer_, FrameType::kCoverage, coverage_);
+  }
+
   int out_;
   Machine& machine_;
   Kmsg kmsg_;
   const FollowHello& follow_;
   std::vector<uint8_t> buffer_;
-  std::vector<uint8_t> payload_;
+  std::vector<uint8_t> payload_, coverage_;
   Unsent* unsent_ = nullptr;  // where it is shared
   uint64_t sent_ = 0;         // bytes of the stream
   size_t said_ = 0;           // bytes of the buffer

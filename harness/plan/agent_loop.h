@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,11 @@ class Machine {
   virtual std::expected<std::string, std::string> Platform() = 0;
   // Runs `plan` and appends its records, the last one an End record.
   virtual void Run(const PlanView& plan, std::vector<uint8_t>& records) = 0;
+  // The edges of the kernel that the last plan reached (FrameType::kCoverage), where they are
+  // known.
+  virtual std::span<const uint16_t> KernelEdges() { return {}; }
+  // Gives back what this process would have even after an exec.
+  virtual void BeforeExec() {}
   // From now on things may take `times` as long as usual before they count as hung.
   virtual void SetPatience(unsigned /*times*/) {}
 };

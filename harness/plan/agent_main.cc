@@ -115,7 +115,8 @@ class NoMachine : public Machine {
 // Follows a hello's words by starting again, where they ask for other options: a machine may be all
 // of a process (the guest's memory at fixed addresses, permissions, signals).
 std::expected<void, std::string> Follow(std::span<const std::string_view> words, char** argv,
-                                        const Agent& agent, const Arguments& started) {
+                                        const Agent& agent, const Arguments& started,
+                                        Machine& machine) {
   Arguments wanted = started;
   if (auto parsed = Parse(words, agent, wanted); !parsed) return parsed;
   if (wanted.options == started.options) return {};
@@ -126,6 +127,7 @@ std::expected<void, std::string> Follow(std::span<const std::string_view> words,
   std::vector<char*> pointers;
   for (std::string& word : all) pointers.push_back(word.data());
   pointers.push_back(nullptr);
+  machine.BeforeExec();
   execv("/proc/self/exe", pointers.data());
   return std::unexpected(std::string(agent.name) + " can't start again: " + std::strerror(errno));
 }
@@ -149,10 +151,10 @@ int AgentMain(int argc, char** argv, const Agent& agent) {
     return 0;
   }
   std::signal(SIGPIPE, SIG_IGN);
-  const auto follow = [&](std::span<const std::string_view> hello) {
-    return Follow(hello, argv, agent, arguments);
-  };
   const auto serve = [&](Machine& machine) {
+    const auto follow = [&](std::span<const std::string_view> hello) {
+      return Follow(hello, argv, agent, arguments, machine);
+    };
     return ServeAgent(STDIN_FILENO, STDOUT_FILENO, machine, follow, arguments.greeted);
   };
   auto machine = agent.open(arguments.options);

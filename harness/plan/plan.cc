@@ -192,6 +192,9 @@ Plan MakePlan(const Program& program, const Platform& platform) {
   plan.xcr0 = plan.effective.xcr0;
   plan.area_size = AreaSize(platform.guest.xsave, plan.effective.features);
   const Placements places = TrimSteps(program, platform, plan);
+  if (auto reason = WhySetUpChanged(program, plan.effective, platform)) {
+    plan.trims.push_back({kSetUp, std::move(*reason)});
+  }
   ListActions(plan);
   WriteCode(places, !platform.HasVmm(), plan);
   return plan;

@@ -80,8 +80,10 @@ struct Action {
   uint16_t first = 0, last = 0;  // step numbers, inclusive
 };
 
+inline constexpr uint16_t kSetUp = UINT16_MAX;
 struct Trim {
-  uint16_t step = 0;  // number in the program as given
+  uint16_t step =
+      0;  // number in the program as given; kSetUp: its header lines, which were changed
   std::string reason;
 };
 

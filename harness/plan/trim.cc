@@ -6,6 +6,7 @@
 
 #include "harness/plan/plan.h"
 #include "harness/plan/vmm.h"
+#include "harness/program/text.h"
 #include "oracle/xstate/component.h"
 #include "oracle/xstate/layout.h"
 
@@ -140,6 +141,23 @@ Program LimitSetUp(const Program& program, const Platform& platform) {
   out.xcr0 = Consistent(program.xcr0 & out.features);
   out.pke = program.pke && platform.guest.pku && (out.features & Bit(Component::kPkru)) != 0;
   return out;
+}
+
+std::optional<std::string> WhySetUpChanged(const Program& program, const Program& taken,
+                                           const Platform& platform) {
+  if (IsNative(platform)) return std::nullopt;
+  const auto changed = [&](const char* line, uint64_t given, uint64_t mask) {
+    given = (given & platform.guest.xsave.xcr0) | Bit(Component::kX87);
+    if (given == mask) return std::optional<std::string>();
+    return std::optional(line + program::PrintMask(mask) + ": " + program::PrintMask(given) +
+                         " is no value that XSETBV takes there");
+  };
+  if (!platform.guest_fixed) {
+    auto reason = changed("features become ", program.features, taken.features);
+    if (reason) return reason;
+  }
+  if (program.xcr0 == Program().xcr0) return std::nullopt;  // all that there is
+  return changed("XCR0 begins as ", program.xcr0, taken.xcr0);
 }
 
 std::optional<std::string> WhyTrimmed(const Step& step, const StepRow& row,

@@ -15,6 +15,13 @@ namespace fpswap::plan {
 // The program without its steps, its set-up limited to what the platform has.
 program::Program LimitSetUp(const program::Program& program, const trace::Platform& platform);
 
+// What of the set-up is another in `taken`, which LimitSetUp gave, though the platform has all of
+// it, as a sentence; nothing if it is as given. On native there is nothing to choose, where
+// Platform::guest_fixed no features.
+std::optional<std::string> WhySetUpChanged(const program::Program& program,
+                                           const program::Program& taken,
+                                           const trace::Platform& platform);
+
 // Why the step can't run there, as a sentence; nothing if it can.
 std::optional<std::string> WhyTrimmed(const program::Step& step, const program::StepRow& row,
                                       const trace::Platform& platform);

@@ -55,7 +55,7 @@ struct FrameHead {
 static_assert(sizeof(FrameHead) == kFrameHeader);
 
 bool Plausible(const FrameHead& head) {
-  const bool known = (head.type >= 1 && head.type <= 3) || (head.type >= 16 && head.type <= 20);
+  const bool known = (head.type >= 1 && head.type <= 3) || (head.type >= 16 && head.type <= 21);
   return known && head.flags == 0 && head.length <= kMaxFrame;
 }
 

@@ -11,7 +11,9 @@
 // Harness to agent: kHello (words as on an agent's command line, each with a NUL behind it; the
 // agent takes them beside those it was started with), kPlans (a batch).
 // Agent to harness: kPlatform (JSON), kBegin (u32 number of the plan in the batch, said before it
-// runs), kRecords (u32 number, then its records), kBatchDone, kError (a sentence).
+// runs), kCoverage (u32 number, then a u16 for each edge of the kernel that the plan reached, in
+// any order; only where the platform says that there is coverage), kRecords (u32 number, then its
+// records), kBatchDone, kError (a sentence).
 #pragma once
 
 #include <cstddef>
@@ -29,6 +31,7 @@ namespace fpswap::wire {
 inline constexpr uint32_t kFrameMagic = 0x57535046;  // "FPSW"
 inline constexpr size_t kFrameHeader = 16;
 inline constexpr size_t kMaxFrame = 16u << 20;
+inline constexpr size_t kEdges = 1u << 16;  // different ones there can be in kCoverage
 
 enum class FrameType : uint16_t {
   kHello = 1,
@@ -37,7 +40,8 @@ enum class FrameType : uint16_t {
   kBegin = 17,
   kRecords = 18,
   kBatchDone = 19,
-  kError = 20
+  kError = 20,
+  kCoverage = 21
 };
 
 uint32_t Crc32c(std::span<const uint8_t> bytes);

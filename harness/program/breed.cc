@@ -19,8 +19,9 @@ std::vector<uint8_t> EncodeWithin(Program program, size_t limit) {
 std::vector<uint8_t> MutateEncoded(std::span<const uint8_t> bytes, Rng& rng, const Profile& profile,
                                    size_t limit) {
   Program program = Decode(bytes);
-  // Now and then something wholly new, or a corpus of one idea would never leave it.
-  if (program.steps.empty() || rng.OneIn(16)) {
+  // Often something wholly new, or a corpus of one idea would never leave it; the share is measured
+  // (docs/generator.md).
+  if (program.steps.empty() || rng.OneIn(3)) {
     program = Generate(rng, profile);
   } else {
     for (uint64_t n = 1 + rng.Below(4); n > 0; --n) Mutate(program, rng, profile);

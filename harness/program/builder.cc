@@ -143,7 +143,7 @@ void Builder::Elsewhere() {
       Exit();
       break;
     case 2:
-      Restore(SavedSlot(), draw_.Rfbm());
+      Restore();
       break;
     case 3:
       Add(Op::kSetXsave, {GotImage()});
@@ -371,10 +371,22 @@ std::optional<uint64_t> Builder::Save(uint64_t slot, uint64_t rfbm) {
   return slot;
 }
 
+// What is drawn for a call is drawn before it: C++ leaves open which argument is evaluated first,
+// and a seed is to give the same program whatever compiler built this.
+void Builder::Save() {
+  const uint64_t slot = AnySlot();
+  Save(slot, draw_.Rfbm());
+}
+
 bool Builder::Restore(uint64_t slot, uint64_t rfbm) {
   const bool supervisor = ((scene().supervisor >> slot) & 1) != 0;
   const Op op = supervisor && Has(Op::kXrstors) ? Op::kXrstors : Op::kXrstor;
   return Add(op, {slot, 0, rfbm, rng().Below(2)});
+}
+
+void Builder::Restore() {
+  const uint64_t slot = SavedSlot();
+  Restore(slot, draw_.Rfbm());
 }
 
 bool Builder::Get(uint64_t image) {
@@ -420,7 +432,7 @@ void Builder::Look() {
       Get(AnyImage());
       return;
     case 1:
-      Save(AnySlot(), draw_.Rfbm());
+      Save();
       return;
     case 2:
       Add(Op::kXgetbv, {rng().OneIn(4) ? uint64_t{0} : 1});

@@ -88,8 +88,10 @@ class Builder {
 
   // Saves with some instruction; nothing where the palette has none.
   std::optional<uint64_t> Save(uint64_t slot, uint64_t rfbm);
+  void Save();  // anywhere, with any RFBM
   // XRSTOR, or XRSTORS of what XSAVES saved.
   bool Restore(uint64_t slot, uint64_t rfbm);
+  void Restore();                  // of what was saved, with any RFBM
   bool Get(uint64_t image);        // any call that gives an image
   void EditImage(uint64_t image);  // a few bytes of its contents changed
 

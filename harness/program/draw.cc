@@ -237,13 +237,19 @@ uint64_t Draw::MsrValue(Msr msr) {
     case Msr::kXfdErr:
       return rng_.OneIn(3) ? 0 : Bit(Component::kTiledata);
     case Msr::kUCet:
-    case Msr::kSCet:
+    case Msr::kSCet: {
       // Shadow stack flags, tracking flags, SUPPRESS or TRACKER, a legacy bitmap's base.
-      return (rng_.Next() & 0x3f) | OneOf(rng_, {0, 0, 0x400, 0x800, 0xc00, 0x40}) |
-             (rng_.OneIn(2) ? 0 : rng_.Below(uint64_t{1} << 35) << 12);
-    default:  // canonical and aligned to 4, or nearly
-      return (rng_.Below(uint64_t{1} << 47) & ~uint64_t{3}) | (rng_.OneIn(12) ? 2 : 0) |
-             (rng_.OneIn(8) ? uint64_t{0xffff8} << 44 : 0);
+      uint64_t value = rng_.Next() & 0x3f;
+      value |= OneOf(rng_, {0, 0, 0x400, 0x800, 0xc00, 0x40});
+      if (rng_.OneIn(2)) value |= rng_.Below(uint64_t{1} << 35) << 12;
+      return value;
+    }
+    default: {  // canonical and aligned to 4, or nearly
+      uint64_t value = rng_.Below(uint64_t{1} << 47) & ~uint64_t{3};
+      if (rng_.OneIn(12)) value |= 2;
+      if (rng_.OneIn(8)) value |= uint64_t{0xffff8} << 44;
+      return value;
+    }
   }
 }
 
@@ -254,8 +260,10 @@ uint64_t Draw::Tiles() {
     case 1:                 // all alike, and square in dwords: any three can be multiplied
     case 2:
       return 0x0101010101010101 * (0x11 * (1 + rng_.Below(15)));
-    case 3:  // a few
-      return rng_.Next() & OneOf(rng_, {0xff, 0xffffff, 0xff00000000000000, 0xff00ff00ff00ff00});
+    case 3: {  // a few
+      const uint64_t tiles = rng_.Next();
+      return tiles & OneOf(rng_, {0xff, 0xffffff, 0xff00000000000000, 0xff00ff00ff00ff00});
+    }
     default:
       return rng_.Next();
   }
@@ -292,10 +300,14 @@ uint64_t Draw::Length() {
 
 uint64_t Draw::AreaValue(uint64_t offset) {
   switch (offset) {
-    case 0:
-      return Fcw() | (rng_.OneIn(2) ? 0 : rng_.Next() << 16);
-    case 24:
-      return Mxcsr() | (rng_.OneIn(2) ? 0xffff : rng_.Next()) << 32;
+    case 0: {
+      const uint64_t fcw = Fcw();
+      return rng_.OneIn(2) ? fcw : fcw | rng_.Next() << 16;
+    }
+    case 24: {
+      const uint64_t mxcsr = Mxcsr();
+      return mxcsr | (rng_.OneIn(2) ? 0xffff : rng_.Next()) << 32;
+    }
     case 512:
       return XstateBv();
     case 520:

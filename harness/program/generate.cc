@@ -95,7 +95,14 @@ Program Generate(Rng& rng, const Profile& profile) {
   Program p;
   DrawHeader(p, rng, profile);
   DrawVcpus(p, rng, profile);
+  // Few programs find room for it by chance: a fpstate grows where the vCPU began with less.
+  const bool new_cpuid = palette.Has(Op::kSetCpuid) && rng.OneIn(24);
+  if (new_cpuid) {
+    p.features = Draw(rng, profile).LegalMask(profile.features);
+    p.xcr0 &= p.features;
+  }
   Builder b(rng, profile, palette, p, {});
+  if (new_cpuid) NewCpuid(b);
   const size_t length = DrawLength(rng);
   if (length > 3 && rng.OneIn(3)) b.LoadSome();
   // Single steps only, where an idiom would not fit; else some of them between the idioms.

@@ -25,6 +25,9 @@ std::span<const Idiom> VmmIdioms();    // idioms_vmm.cc: ioctls and the host
 std::span<const Idiom> VcpuIdioms();   // idioms_vcpus.cc: for programs with several vCPUs
 std::span<const Idiom> OsIdioms();     // idioms_os.cc: regsets and signal frames
 
+// A state, then another CPUID. KVM takes that until the vCPU has run: for a program's beginning.
+void NewCpuid(Builder& b);
+
 // Appends one idiom, by weight, on any vCPU. False where none is allowed.
 bool AddIdiom(Builder& b);
 

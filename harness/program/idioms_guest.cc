@@ -19,11 +19,13 @@ void KeepRegisters(Builder& b) {
 // What a context switch in the guest does: save, lose, restore.
 void SaveLoseRestore(Builder& b) {
   if (b.rng().OneIn(2)) b.LoadSome();
-  const auto slot = b.Save(b.AnySlot(), b.rng().OneIn(3) ? b.draw().Rfbm() : kEverything);
+  const uint64_t to = b.AnySlot();
+  const auto slot = b.Save(to, b.rng().OneIn(3) ? b.draw().Rfbm() : kEverything);
   b.Between();
   b.rng().OneIn(2) ? b.ClearSome() : b.LoadSome();
   if (b.rng().OneIn(3)) b.Exit();
-  b.Restore(slot.value_or(b.SavedSlot()), b.rng().OneIn(2) ? kEverything : b.draw().Rfbm());
+  const uint64_t from = slot.value_or(b.SavedSlot());
+  b.Restore(from, b.rng().OneIn(2) ? kEverything : b.draw().Rfbm());
   b.Look();
 }
 
@@ -130,7 +132,7 @@ void HideAndShow(Builder& b) {
   b.Between();
   if (b.rng().OneIn(3)) b.Look();
   if (b.rng().OneIn(3)) b.Load(b.Focus());  // faults where the component is hidden
-  if (b.rng().OneIn(4)) b.Restore(b.SavedSlot(), b.draw().Rfbm());
+  if (b.rng().OneIn(4)) b.Restore();
   set(b.rng().OneIn(3) ? b.draw().LegalMask(b.features()) : all);
   b.Look();
 }
@@ -143,7 +145,8 @@ void UseAndClear(Builder& b) {
   b.Clear(c);
   b.Between();
   if (b.rng().OneIn(2)) b.Add(Op::kXgetbv, {1});
-  b.Save(b.AnySlot(), b.rng().OneIn(2) ? kEverything : Bit(c));
+  const uint64_t to = b.AnySlot();
+  b.Save(to, b.rng().OneIn(2) ? kEverything : Bit(c));
 }
 
 // The same thing several times: the third exit is not the first.
@@ -208,13 +211,13 @@ void TaskSwitched(Builder& b) {
   for (uint64_t n = 1 + b.rng().Below(3); n != 0; --n) {
     switch (b.rng().Below(4)) {
       case 0:
-        b.Restore(b.SavedSlot(), b.draw().Rfbm());
+        b.Restore();
         break;
       case 1:
         b.Exit();
         break;
       case 2:
-        b.Save(b.AnySlot(), b.draw().Rfbm());
+        b.Save();
         break;
       default:
         b.Load(b.Focus());
@@ -262,10 +265,10 @@ void Xfd(Builder& b) {
   for (uint64_t n = b.rng().Below(4); n != 0; --n) {
     switch (b.rng().Below(4)) {
       case 0:
-        b.Save(b.AnySlot(), b.draw().Rfbm());
+        b.Save();
         break;
       case 1:
-        b.Restore(b.SavedSlot(), b.draw().Rfbm());
+        b.Restore();
         break;
       case 2:
         b.AddOneOf({Op::kLdtilecfg, Op::kSttilecfg, Op::kTilerelease, Op::kSetXsave});
@@ -300,7 +303,8 @@ void Tiles(Builder& b) {
   if (b.rng().OneIn(2)) {
     const uint64_t dst = b.AnyTile();
     constexpr Op kDots[] = {Op::kTdpbssd, Op::kTdpbsud, Op::kTdpbusd, Op::kTdpbuud};
-    b.Add(kDots[b.rng().Below(4)], {dst, dst + 1 + b.rng().Below(3), dst + 4 + b.rng().Below(4)});
+    const Op dot = kDots[b.rng().Below(4)];
+    b.Add(dot, {dst, dst + 1 + b.rng().Below(3), dst + 4 + b.rng().Below(4)});
   }
   if (b.rng().OneIn(3)) b.Add(Op::kTilezero, {b.AnyTile()});
   if (b.rng().OneIn(3)) b.Exit();

@@ -48,7 +48,7 @@ void SetEdited(Builder& b) {
 }
 
 // An image from nothing: the initial one, one or two components filled, their bits set.
-void SetBuilt(Builder& b) {
+void SetImage(Builder& b) {
   const uint64_t image = b.AnyImage();
   b.Add(Op::kImageInit, {image});
   uint64_t bv = b.draw().Subset(b.features());
@@ -70,6 +70,10 @@ void SetBuilt(Builder& b) {
   if (b.rng().OneIn(3)) b.Add(Op::kImageWrite, {image, 0, b.draw().AreaValue(0)});
   b.Add(Op::kImageWrite, {image, xstate::kHeaderOffset, bv});
   b.Add(Op::kSetXsave, {image});
+}
+
+void SetBuilt(Builder& b) {
+  SetImage(b);
   if (b.rng().OneIn(2)) b.Exit();
   b.Look();
 }
@@ -263,9 +267,18 @@ constexpr Idiom kIdioms[] = {
     {"init", 8, Op::kInit, Init},
     {"quiet_swaps", 12, Op::kRunImmediate, QuietSwaps},
     {"msrs", 5, Op::kSetMsr, Msrs},
+    {"new_cpuid", 2, Op::kSetCpuid, NewCpuid},
 };
 
 }  // namespace
+
+void NewCpuid(Builder& b) {
+  SetImage(b);
+  if (b.rng().OneIn(4)) b.AddOneOf({Op::kSetFpu, Op::kSetMsr});
+  if (b.rng().OneIn(4)) b.Add(Op::kRunImmediate);
+  b.Add(Op::kSetCpuid, {b.rng().OneIn(4) ? b.draw().LegalMask(b.features()) : b.features()});
+  b.rng().OneIn(2) ? b.Look() : static_cast<void>(b.Get(b.AnyImage()));
+}
 
 std::span<const Idiom> VmmIdioms() { return kIdioms; }
 

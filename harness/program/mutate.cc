@@ -105,7 +105,9 @@ void MoveSteps(const Context& c) {
 }
 
 void SwapSteps(const Context& c) {
-  if (!c.p.steps.empty()) std::swap(c.AnyStep(), c.AnyStep());
+  if (c.p.steps.empty()) return;
+  Step& step = c.AnyStep();
+  std::swap(step, c.AnyStep());
 }
 
 void ReplaceStep(const Context& c) {
@@ -144,7 +146,8 @@ void ChangeOp(const Context& c) {
 
 void ChangeRaw(Step& step, Rng& rng) {
   if (rng.OneIn(4)) step.arg[0] = 1 + rng.Below(kMaxRaw);  // what is cut off, MakeValid clears
-  SetRawByte(step, static_cast<unsigned>(rng.Below(step.arg[0])), static_cast<uint8_t>(rng.Next()));
+  const auto at = static_cast<unsigned>(rng.Below(step.arg[0]));
+  SetRawByte(step, at, static_cast<uint8_t>(rng.Next()));
 }
 
 // One argument: a neighbour, one bit, anything, an end of the range, or a likely value.

@@ -79,9 +79,22 @@ std::string PrintStep(const Step& step) {
   return out;
 }
 
+namespace {
+
+// APX is refused by its name there (text.cc).
+std::string PrintGuestMask(uint64_t mask) {
+  constexpr uint64_t kApx = Bit(xstate::Component::kApx);
+  if ((mask & kApx) == 0 || mask == kAllComponents) return PrintMask(mask);
+  const std::string apx = fmt::format("{:#x}", kApx);
+  return mask == kApx ? apx : PrintMask(mask & ~kApx) + '+' + apx;
+}
+
+}  // namespace
+
 std::string PrintText(const Program& p) {
-  std::string out = fmt::format("fpswap 1\nfeatures {}\nxcr0 {}\npke {}\nvcpus {}\n",
-                                PrintMask(p.features), PrintMask(p.xcr0), p.pke ? 1 : 0, p.vcpus);
+  std::string out =
+      fmt::format("fpswap 1\nfeatures {}\nxcr0 {}\npke {}\nvcpus {}\n", PrintGuestMask(p.features),
+                  PrintGuestMask(p.xcr0), p.pke ? 1 : 0, p.vcpus);
   if (p.own_vm) out += "own_vm 1\n";
   if (p.own_thread) out += "own_thread 1\n";
   for (const Step& step : p.steps) out += PrintStep(step) + '\n';

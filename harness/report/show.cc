@@ -106,6 +106,10 @@ std::string ShownText(const Shown& shown) {
     }
   }
   for (const plan::Trim& trim : shown.trims) {
+    if (trim.step == plan::kSetUp) {
+      text += fmt::format("changed: {}\n", trim.reason);
+      continue;
+    }
     text += fmt::format("trimmed: step {} of the program as given: {}\n", trim.step, trim.reason);
   }
   return text;

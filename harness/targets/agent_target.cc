@@ -200,6 +200,7 @@ std::expected<void, std::string> AgentTarget::Restart(bool share) {
 
 void AgentTarget::SendFrom(Batch& batch) {
   plans_.clear();
+  edges_.clear();
   batch.first = batch.next;
   batch.begun = batch.refused = false;
   size_t i = batch.first;
@@ -223,7 +224,18 @@ std::expected<bool, std::string> AgentTarget::Take(const AgentProcess::Frame& fr
     case FrameType::kBegin:
       if (!expected || batch.begun) return std::unexpected("the agent began another program");
       batch.begun = true;
+      edges_.clear();
       return false;
+    case FrameType::kCoverage: {
+      const size_t bytes = frame.payload.size() - (numbered ? sizeof(number) : 0);
+      if (!expected || !batch.begun || bytes % sizeof(uint16_t) != 0 ||
+          bytes > wire::kEdges * sizeof(uint16_t)) {
+        return std::unexpected("the agent sent coverage that can't be");
+      }
+      edges_.resize(bytes / sizeof(uint16_t));
+      if (bytes > 0) std::memcpy(edges_.data(), frame.payload.data() + sizeof(number), bytes);
+      return false;
+    }
     case FrameType::kRecords: {
       const auto records = frame.payload.subspan(numbered ? sizeof(number) : 0);
       if (!expected || !batch.begun || !WellFormed(records)) {

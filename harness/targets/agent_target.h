@@ -44,6 +44,8 @@ class AgentTarget : public Target {
       std::span<const plan::Plan* const> plans,
       const std::function<void(size_t index, std::span<const uint8_t> records)>& done) override;
 
+  std::span<const uint16_t> kernel_edges() const override { return edges_; }
+
   // The agent's process, for tests that kill it; -1 while there is none.
   pid_t agent_pid() const { return agent_ ? agent_->pid() : -1; }
   unsigned restarts() const { return restarts_; }
@@ -68,6 +70,7 @@ class AgentTarget : public Target {
   trace::Platform platform_;
   unsigned restarts_ = 0;
   std::vector<uint8_t> plans_, frame_, records_;  // kept for their memory
+  std::vector<uint16_t> edges_;                   // of the program under way
 };
 
 }  // namespace fpswap::targets

@@ -46,6 +46,9 @@ class Target {
   virtual std::expected<void, std::string> Run(
       std::span<const plan::Plan* const> plans,
       const std::function<void(size_t index, std::span<const uint8_t> records)>& done) = 0;
+  // Within `done`: the edges of the kernel that the program reached, each below wire::kEdges. Empty
+  // where nobody counts them (Platform::kernel_coverage).
+  virtual std::span<const uint16_t> kernel_edges() const { return {}; }
 };
 
 // Known names, best first: "kvm", "native", "unicorn".

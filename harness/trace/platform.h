@@ -35,6 +35,8 @@ struct Platform {
   uint32_t cpus = 1;           // CPUs allowed
   uint32_t vcpus = 1;          // vCPUs that a program may have
   bool kernel_log = false;     // the agent reads the kernel's log
+  // The agent tells what of the kernel a program reaches (KCOV): fuzzing is guided by it too.
+  bool kernel_coverage = false;
   // What is known to take the machine down is trimmed (plan/trim.h). Of the run, not of the
   // machine: in no trace, for what did run is judged.
   bool spare_host = false;

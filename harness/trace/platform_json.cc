@@ -257,6 +257,7 @@ std::string PlatformToJson(const Platform& p) {
       {"cannot", std::move(cannot)},
   };
   if (!p.lab.empty()) out["lab"] = p.lab;
+  if (p.kernel_coverage) out["kernel_coverage"] = true;
   // A brand string may hold any byte: what is not UTF-8 is replaced, never thrown at.
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -277,6 +278,9 @@ std::expected<Platform, std::string> PlatformFromJson(std::string_view text) {
   }
   if (root.is_object() && root.contains("lab")) in.Text("lab", p.lab, kMaxName);
   if (root.is_object() && root.contains("kernel_log")) in.Flag("kernel_log", p.kernel_log);
+  if (root.is_object() && root.contains("kernel_coverage")) {
+    in.Flag("kernel_coverage", p.kernel_coverage);
+  }
   in.Text("kernel", p.kernel, kMaxName);
   in.Text("vendor_module", p.vendor_module, kMaxName);
   ReadFeatures(in, "host", error, p.host);

@@ -22,8 +22,11 @@ std::string DescribeRepeats(const Finding& finding) {
   if (finding.repeats == finding.reruns) {
     return fmt::format("It repeats: {} of {} runs.", finding.repeats, finding.reruns);
   }
-  std::string text = fmt::format("It repeats at times: {} of {} runs of the program alone.",
-                                 finding.repeats, finding.reruns);
+  std::string text =
+      finding.repeats == 0
+          ? fmt::format("It has not repeated in {} runs of the program alone.", finding.reruns)
+          : fmt::format("It repeats at times: {} of {} runs of the program alone.", finding.repeats,
+                        finding.reruns);
   if (!finding.before.empty()) {
     text += " before/ has the programs that ran before it, in order.";
   }

@@ -93,6 +93,10 @@ struct X87 {
   unsigned Top() const { return (fsw >> 11) & 7; }
 };
 
+// Whether FIP or FDP, loaded with `value`, may read as `seen`: 48 or 57 bits are kept by parts
+// without and with 5-level paging (Zen 4: 57), all 64 by others.
+bool PointerMayRead(uint64_t value, uint64_t seen);
+
 // XTILEDATA's 8 KiB, which most programs never touch: a copy costs nothing while they are initial.
 class Tiledata {
  public:
@@ -184,6 +188,10 @@ struct Cpu {
   // Whether AMX instructions are #NM while CR0.TS is set. Their exception classes (SDM vol.
   // 2, 2.10) don't list it and no part was seen either way; nothing: not settled, and taken for no.
   std::optional<bool> amx_heeds_ts;
+  // Whether a write with a VEX prefix clears bits 511:256 of its register also where XCR0 disables
+  // them. The manual says no: it clears up to MAXVL, which XCR0 gives (SDM vol. 2, 3.1.1.9). No
+  // part was seen either way; nothing: not settled, and taken for no.
+  std::optional<bool> vex_clears_disabled_zmm;
   XrstorInfo xrstor_info;
   // Where contents are not known any more (see MakeUnknown): judged no further.
   uint64_t unknown = 0;
@@ -226,7 +234,9 @@ struct Cpu {
   Result Xrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm, bool wide);
   Result Xrstors(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm, bool wide);
   Result Fxsave(std::span<uint8_t> area, uint64_t address, bool wide, Choices& choices);
-  Result Fxrstor(std::span<const uint8_t> area, uint64_t address, bool wide);
+  // Without CR4.OSFXSR the processor may pass over MXCSR: `skips_mxcsr` says that it did.
+  Result Fxrstor(std::span<const uint8_t> area, uint64_t address, bool wide,
+                 bool skips_mxcsr = false);
 
   // --- system registers (xcr.cc, msr.cc) --------------------------------------------------------
 
@@ -258,10 +268,14 @@ struct Cpu {
   enum class Encoding : uint8_t { kMmx, kSse, kVex128, kVex256, kEvex128, kEvex256, kEvex512 };
   Result CheckVector(Encoding e);
   // Writes the low `width` bytes (16, 32 or 64) of a vector register; legacy SSE keeps the rest,
-  // VEX and EVEX clear it to the end of the register.
+  // VEX and EVEX clear it to the end of what XCR0 enables.
   Result WriteVector(Encoding e, unsigned reg, std::span<const uint8_t> value);
   Result Vzeroupper();
   Result Vzeroall();
+  // Whether what these three leave of the registers hangs on `vex_clears_disabled_zmm`.
+  bool VexReachIsOpen() const {
+    return !VexClearsZmmHi256() && !vex_clears_disabled_zmm && !IsInitial(Component::kZmmHi256);
+  }
   // KMOV, KXOR and their like: VEX encoded, need XCR0[7:5,2:1].
   Result CheckOpmask();
   Result WriteOpmask(unsigned k, uint64_t value);
@@ -316,6 +330,10 @@ struct Cpu {
   bool PkruDenies(bool write) const;
 
  private:
+  bool VexClearsZmmHi256() const {
+    return (xcr0 & xstate::Bit(Component::kZmmHi256)) != 0 ||
+           vex_clears_disabled_zmm.value_or(false);
+  }
   Result CheckXsaveArea(bool enumerated, bool cpl0, uint64_t address) const;
   Result NeedXfd(uint64_t components);
   bool TileIsConfigured(unsigned tile) const;
@@ -335,6 +353,7 @@ struct Cpu {
                           bool wide);
   void InitialiseAll(uint64_t components);
   Result BadMxcsr(uint64_t rfbm);
+  Result BadCet(uint64_t rfbm);
   void NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t rfbm,
                   uint64_t xcomp_bv);
   void LoadLegacy(std::span<const uint8_t> area, uint64_t components, bool wide);

@@ -27,13 +27,14 @@ Result Cpu::Fxsave(std::span<uint8_t> area, uint64_t address, bool wide, Choices
   return std::nullopt;
 }
 
-Result Cpu::Fxrstor(std::span<const uint8_t> area, uint64_t address, bool wide) {
+Result Cpu::Fxrstor(std::span<const uint8_t> area, uint64_t address, bool wide, bool skips_mxcsr) {
   if (Result fault = CheckFxArea(*this, address)) return fault;
   const uint32_t mxcsr = xstate::ImageView(area).mxcsr();
-  if (!MxcsrValid(mxcsr)) return Fault{kGP, 0};
+  const bool loads_mxcsr = cr4_osfxsr || !skips_mxcsr;
+  if (loads_mxcsr && !MxcsrValid(mxcsr)) return Fault{kGP, 0};
   LoadX87(area, wide);
   LoadXmm(area);
-  SetMxcsr(mxcsr);
+  if (loads_mxcsr) SetMxcsr(mxcsr);
   // SDM vol. 2, FXRSTOR: without CR4.OSFXSR, XMM and MXCSR may or may not be restored.
   if (!cr4_osfxsr) unknown |= xstate::Bit(Component::kSse);
   return std::nullopt;

@@ -61,22 +61,25 @@ Result Cpu::WriteVector(Encoding e, unsigned reg, std::span<const uint8_t> value
   auto& zmm = regs.zmm[reg];
   const size_t n = std::min(value.size(), zmm.size());
   std::memcpy(zmm.data(), value.data(), n);
-  if (row.clears_rest) std::memset(zmm.data() + n, 0, zmm.size() - n);
+  // An EVEX write has all of AVX-512 enabled.
+  const bool clears_zmm = row.clears_rest && VexClearsZmmHi256();
+  const size_t end = clears_zmm ? zmm.size() : size_t{32};
+  if (row.clears_rest && n < end) std::memset(zmm.data() + n, 0, end - n);
   if (reg >= 16) {
     Touch(Component::kHi16Zmm);
     return std::nullopt;
   }
   Touch(Component::kSse);
   if (n > 16 || row.clears_rest) Touch(Component::kAvx);
-  if (n > 32 || row.clears_rest) Touch(Component::kZmmHi256);
+  if (n > 32 || clears_zmm) Touch(Component::kZmmHi256);
   return std::nullopt;
 }
 
-// Clears bits 511:128 of registers 0-15; 16-31 keep theirs (SDM vol. 2, VZEROUPPER).
+// Clears bits MAXVL-1:128 of registers 0-15; 16-31 keep theirs (SDM vol. 2, VZEROUPPER).
 Result Cpu::Vzeroupper() {
   if (Result fault = CheckVector(Encoding::kVex256)) return fault;
   Initialise(Component::kAvx);
-  Initialise(Component::kZmmHi256);
+  if (VexClearsZmmHi256()) Initialise(Component::kZmmHi256);
   return std::nullopt;
 }
 
@@ -84,7 +87,7 @@ Result Cpu::Vzeroall() {
   if (Result fault = CheckVector(Encoding::kVex256)) return fault;
   Initialise(Component::kSse);
   Initialise(Component::kAvx);
-  Initialise(Component::kZmmHi256);
+  if (VexClearsZmmHi256()) Initialise(Component::kZmmHi256);
   return std::nullopt;
 }
 

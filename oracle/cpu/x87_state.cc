@@ -23,13 +23,11 @@ uint64_t SignExtend(uint64_t value, unsigned bits) {
   return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift);
 }
 
-// Whether a register that was loaded with `value` may read as `seen`: 48 or 57 bits are kept by
-// parts without and with 5-level paging (Zen 4: 57), all 64 by others.
+}  // namespace
+
 bool PointerMayRead(uint64_t value, uint64_t seen) {
   return seen == value || seen == SignExtend(value, 48) || seen == SignExtend(value, 57);
 }
-
-}  // namespace
 
 // Parts without "xsave_err_ptr" neither save nor restore pointers without a pending exception.
 void Cpu::StoreX87Pointers(std::span<uint8_t> legacy, bool wide) const {

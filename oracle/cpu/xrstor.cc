@@ -88,6 +88,13 @@ void Cpu::NoteXrstor(std::span<const uint8_t> area, uint64_t address, uint64_t r
   xrstor_info = {true, address, cpl, xcomp_bv, (rfbm & ImageView(area).xstate_bv()) | mxcsr};
 }
 
+// #GP for CET state that WRMSR refuses. That component may then hold its old, its new or its
+// initial value, and those before it may have been loaded (13.12).
+Result Cpu::BadCet(uint64_t rfbm) {
+  unknown |= rfbm;
+  return kGeneralProtection;
+}
+
 // #GP for reserved MXCSR bits. AMD parts change nothing before it (family 19h, measured). Sapphire
 // Rapids has by then loaded or initialised some of the other components, and the manual's
 // pseudocode does not say in which order, so there they are not known any more.
@@ -126,7 +133,7 @@ Result Cpu::RestoreCompacted(std::span<const uint8_t> area, uint64_t rfbm, uint6
   if (load_mxcsr && !MxcsrValid(image.mxcsr())) return BadMxcsr(rfbm);
   for (Component c : {Component::kCetU, Component::kCetS}) {
     if ((loaded & Bit(c)) != 0 && !CetIsValid(*features, c, image.component(features->xsave, c))) {
-      return kGeneralProtection;
+      return BadCet(rfbm);
     }
   }
 

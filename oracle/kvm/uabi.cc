@@ -112,6 +112,15 @@ uint64_t ExpectXstateBv(const Vcpu& vcpu, std::span<const uint8_t> seen) {
   return bv;
 }
 
+// What IA32_XFD disables and the image lacks was not saved (SDM 13.14). The image is what the guest
+// gets back, so it is gone.
+void DropHidden(Vcpu& vcpu, uint64_t bv) {
+  for (uint64_t left = vcpu.GuestComponents() & vcpu.cpu.xfd & ~bv; left != 0; left &= left - 1) {
+    const auto c = static_cast<Component>(__builtin_ctzll(left));
+    if (!vcpu.cpu.IsInitial(c)) vcpu.cpu.Initialise(c);
+  }
+}
+
 void ExpectLegacy(Vcpu& vcpu, uint64_t bv, std::span<const uint8_t> seen, std::span<uint8_t> out) {
   const Host& host = *vcpu.host;
   if ((bv & Bit(Component::kX87)) != 0) {
@@ -137,6 +146,7 @@ void ExpectXsave(Vcpu& vcpu, std::span<const uint8_t> seen, std::span<uint8_t> o
   std::memset(out.data(), 0, out.size());
   if (seen.size() != out.size()) seen = {};
   const uint64_t bv = ExpectXstateBv(vcpu, seen);
+  if (!seen.empty()) DropHidden(vcpu, bv);
   ExpectLegacy(vcpu, bv, seen, out);
   WriteAt(out, xstate::kHeaderOffset, bv);
   for (uint64_t left = bv & ~xstate::kX87Sse; left != 0; left &= left - 1) {

@@ -15,7 +15,8 @@
 namespace fpswap::kvm {
 
 // Writes to `out` (host->image_size bytes) the possible image nearest to `seen`, which may be empty
-// (then the simplest). What is settled by looking (the x87 pointers) becomes part of `vcpu`.
+// (then the simplest). What is settled by looking (the x87 pointers; that what IA32_XFD disables is
+// gone) becomes part of `vcpu`.
 //
 // Left open, and so taken from `seen`:
 //   * XSTATE_BV[i] of a component that holds its initial value (SDM 13.6), or that IA32_XFD

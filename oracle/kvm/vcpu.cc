@@ -94,9 +94,11 @@ Status Vcpu::SetXsave(std::span<const uint8_t> image) {
   } else if (host->compacted) {
     cpu.SetMxcsr(kMxcsrInitial);
   }
+  // What the guest's CPUID lacks is taken as well, and shown once another CPUID has it.
+  const uint64_t taken_from_image = UserFeatures() & host->supported;
   for (unsigned i = 2; i < xstate::kComponentCount; ++i) {
     const auto c = static_cast<Component>(i);
-    if ((GuestComponents() & Bit(c)) == 0) continue;
+    if ((taken_from_image & Bit(c)) == 0) continue;
     const auto& sub = host->xsave.sub[i];
     const auto bytes = xstate::Slice(image, sub.offset, sub.size);
     if ((bv & Bit(c)) != 0 && !bytes.empty()) {
@@ -202,6 +204,20 @@ void Vcpu::Init() {
     cpu.s_cet = 0;
   }
   cpu.xrstor_info.valid = false;
+}
+
+void Vcpu::LoseFpstate() {
+  uint64_t lost = UserFeatures() & ~Bit(Component::kPkru);
+  if (cpu.features->cet_ss || cpu.features->cet_ibt) {
+    lost |= Bit(Component::kCetU) | Bit(Component::kCetS);
+  }
+  for (; lost != 0; lost &= lost - 1) {
+    cpu.Initialise(static_cast<Component>(std::countr_zero(lost)));
+  }
+  cpu.regs.mxcsr = cpu::kInitialMxcsr;
+  cpu.xrstor_info.valid = false;
+  raw.components = 0;
+  raw.mask = false;
 }
 
 void Vcpu::Migrate() {

@@ -78,10 +78,17 @@ struct Vcpu {
   uint64_t enabled_dynamic = 0;
   RawImage raw;
 
+  // Whether such a CPUID makes the fpstate grow.
+  bool GrowsFor(const cpu::Features& features) const {
+    return (features.xsave.xcr0 & host->dynamic & ~enabled_dynamic) != 0;
+  }
   // The guest's CPUID is `features` from now on: what grows, grows.
   void GrowFor(const cpu::Features& features) {
     enabled_dynamic |= features.xsave.xcr0 & host->dynamic;
   }
+  // What a growth leaves that brings nothing over: a fpstate of zeros, whose XSTATE_BV says that
+  // all is initial. IA32_S_CET and PKRU are not in it (vcpu->arch.pkru).
+  void LoseFpstate();
   // fpstate->user_xfeatures.
   uint64_t UserFeatures() const { return host->user_features | enabled_dynamic; }
   // guest_fpu.uabi_size: bytes that KVM_GET_XSAVE2 writes and KVM_SET_XSAVE reads.

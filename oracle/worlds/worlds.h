@@ -30,6 +30,8 @@ template <typename State>
 class Worlds {
  public:
   static constexpr size_t kMax = 256;
+  // Room that a reset leaves. States are large (hundreds of KiB), programs that need more are rare.
+  static constexpr size_t kKept = 16;
 
   Worlds() { slots_.push_back(std::make_unique<Slot>()); }
 
@@ -46,6 +48,7 @@ class Worlds {
   void Reset() {
     size_ = 1;
     slots_[0]->blame = 0;
+    if (slots_.size() > kKept) slots_.resize(kKept);
   }
 
   // A copy of world `i`, blame and all; its number. Full sets grow no more: then `kMax` is

@@ -69,11 +69,18 @@ class FakeRunner : public campaign::Runner {
     for (size_t i = 0; i < plans.size(); ++i) {
       ++ran_;
       if (before_ != nullptr) before_();
+      if (edges_ != nullptr) reached_ = edges_(plans[i]->effective);
       done(i, records, rule_(plans[i]->effective));
     }
     return {};
   }
+  std::span<const uint16_t> kernel_edges() const override { return reached_; }
   size_t ran() const { return ran_; }
+  // A kernel that counts what is reached of it.
+  void set_edges(std::function<std::vector<uint16_t>(const program::Program&)> edges) {
+    edges_ = std::move(edges);
+    platform_.kernel_coverage = true;
+  }
   trace::Platform& mutable_platform() { return platform_; }
   void set_before(std::function<void()> before) { before_ = std::move(before); }
 
@@ -81,6 +88,8 @@ class FakeRunner : public campaign::Runner {
   trace::Platform platform_ = campaign::EverythingPlatform();
   Rule rule_;
   std::function<void()> before_;
+  std::function<std::vector<uint16_t>(const program::Program&)> edges_;
+  std::vector<uint16_t> reached_;
   size_t ran_ = 0;
 };
 

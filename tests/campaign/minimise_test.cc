@@ -98,9 +98,10 @@ TEST(MinimisePasses, AreAllTestedHere) {
     names.push_back(pass.name);
     EXPECT_FALSE(pass.what.empty());
   }
-  EXPECT_EQ(names, (std::vector<std::string_view>{
-                       "drop-steps", "fewer-vcpus", "weaker-steps", "default-arguments",
-                       "fewer-features", "fewer-bytes", "fewer-bits", "renumber", "drop-pairs"}));
+  EXPECT_EQ(names,
+            (std::vector<std::string_view>{"drop-steps", "fewer-vcpus", "weaker-steps",
+                                           "default-arguments", "fewer-features", "fewer-bytes",
+                                           "fewer-bits", "renumber", "drop-pairs", "one-exit"}));
 }
 
 TEST(MinimisePasses, DropSteps) {
@@ -121,6 +122,20 @@ TEST(MinimisePasses, DropPairs) {
   };
   EXPECT_EQ(Alone("drop-steps", program, shows).steps.size(), 4u) << "one alone can't go";
   EXPECT_EQ(Alone("drop-pairs", program, shows), ProgramOf({Op::kEmms, Op::kXsave}));
+}
+
+TEST(MinimisePasses, OneExit) {
+  // Turns of the guest end at exits and at steps of the VMM; two must end before XSAVE.
+  const Program program =
+      ProgramOf({Op::kFninit, Op::kGetXsave, Op::kFninit, Op::kGetXsave, Op::kXsave});
+  const auto shows = [](const Program& p) {
+    const auto exits = std::ranges::count(p.steps, Op::kExitOut, &program::Step::op);
+    const auto looks = std::ranges::count(p.steps, Op::kGetXsave, &program::Step::op);
+    const auto turns = std::ranges::count(p.steps, Op::kFninit, &program::Step::op);
+    return exits + std::min(looks, turns) == 2 && Contains(p, Op::kXsave);
+  };
+  EXPECT_EQ(Alone("drop-steps", program, shows).steps.size(), 5u);
+  EXPECT_EQ(Alone("one-exit", program, shows), ProgramOf({Op::kExitOut, Op::kExitOut, Op::kXsave}));
 }
 
 TEST(MinimisePasses, FewerVcpus) {

@@ -132,7 +132,7 @@ uint64_t RipOf(const plan::Plan& plan, unsigned step) {
 // The platform that an entry is of.
 trace::Platform PlatformOf(std::string_view entry) {
   constexpr uint64_t kAmx = Bit(Component::kTilecfg) | Bit(Component::kTiledata);
-  const bool amx = entry == "kvm-set-msr-xfd-host-nm";
+  const bool amx = entry == "kvm-set-msr-xfd-host-nm" || entry == "kvm-set-cpuid-loses-state";
   const bool standard = entry == "kvm-get-xsave-mxcsr-left-out";
   trace::Platform p = judge::TestPlatform(judge::kTestComponents | (amx ? kAmx : 0), !standard);
   if (entry == "kvm-cet-bitmap-base") {
@@ -198,6 +198,44 @@ constexpr char kPkruMoved[] =
     "vmm.set_xsave image=0\n"
     "vmm.migrate order=0\n"
     "pkru.read\n";
+constexpr char kPkruMovedAccess[] =
+    "pkru.write value=2\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.migrate order=0\n"
+    "sse.store xmm=0\n";
+constexpr char kPkruWrittenSince[] =
+    "pkru.write value=2\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.migrate order=0\n"
+    "pkru.write value=2\n"
+    "sse.store xmm=0\n";
+constexpr char kPkruReadSince[] =
+    "pkru.write value=2\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.migrate order=0\n"
+    "pkru.read\n"
+    "sse.store xmm=0\n";
+constexpr char kPkruAccess[] =
+    "pkru.write value=2\n"
+    "vmm.set_xsave image=0\n"
+    "sse.store xmm=0\n";
+// The header lines are the program's.
+constexpr char kGrown[] =
+    "features x87+sse\nxcr0 x87+sse\n"
+    "vmm.image_write image=0 offset=512 value=2\n"
+    "vmm.image_write image=0 offset=160 value=0x77\n"
+    "vmm.image_write image=0 offset=176 value=0x99\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.set_cpuid features=x87+sse+tilecfg+tiledata\n"
+    "vmm.get_xsave2 image=1\n";
+constexpr char kGrownBefore[] =
+    "features x87+sse+tilecfg+tiledata\nxcr0 x87+sse\n"
+    "vmm.image_write image=0 offset=512 value=2\n"
+    "vmm.image_write image=0 offset=160 value=0x77\n"
+    "vmm.image_write image=0 offset=176 value=0x99\n"
+    "vmm.set_xsave image=0\n"
+    "vmm.set_cpuid features=x87+sse+tilecfg+tiledata\n"
+    "vmm.get_xsave2 image=1\n";
 constexpr char kPkruMovedWhole[] =
     "pkru.write value=0x80000000\n"
     "vmm.migrate order=0\n"
@@ -266,6 +304,13 @@ const Case kCases[] = {
     {"kvm-get-fpu-ignores-xstate-bv", "XMM4 shows what XMM3 held",
      "sse.load xmm=3 pattern=7\nvmm.set_xsave image=0\nvmm.get_fpu\n",
      [](Edit& e, const plan::Plan&) { e.Set(2, 152 + 64, PatternBytes(7, 16)); }},
+
+    {"kvm-get-fpu-ignores-xstate-bv", "a KVM_SET_FPU right before has not written XMM3",
+     "sse.load xmm=3 pattern=7\nvmm.set_xsave image=0\nvmm.set_fpu pattern=9\nvmm.get_fpu\n",
+     [](Edit& e, const plan::Plan&) { e.Set(3, 152 + 48, PatternBytes(7, 16)); }},
+    {"kvm-get-fpu-ignores-xstate-bv", "a KVM_SET_FPU right before has written no XMM register",
+     "vmm.set_fpu pattern=9\nvmm.get_fpu\n",
+     [](Edit& e, const plan::Plan&) { e.Set(1, 152, std::vector<uint8_t>(256)); }},
 
     {"kvm-get-fpu-no-mxcsr", "0 first, then another value", "vmm.get_fpu\nvmm.get_fpu\n",
      [](Edit& e, const plan::Plan&) {
@@ -343,6 +388,24 @@ const Case kCases[] = {
 
     {"kvm-migration-loses-pkru", "", kPkruMoved,
      [](Edit& e, const plan::Plan&) { e.Set(3, 0, uint32_t{0}); }},
+    {"kvm-migration-loses-pkru", "", kPkruMovedAccess,
+     [](Edit& e, const plan::Plan&) { e.Succeeds(3, 16); }},
+    {"kvm-migration-loses-pkru", "PKRU was written since", kPkruWrittenSince,
+     [](Edit& e, const plan::Plan&) { e.Succeeds(4, 16); }},
+    {"kvm-migration-loses-pkru", "it was read since, and was there", kPkruReadSince,
+     [](Edit& e, const plan::Plan&) { e.Succeeds(4, 16); }},
+    {"kvm-migration-loses-pkru", "no migration before the access", kPkruAccess,
+     [](Edit& e, const plan::Plan&) { e.Succeeds(2, 16); }},
+    {"kvm-set-cpuid-loses-state", "", kGrown,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(5, 0, kSseBit).Set(5, 160, std::vector<uint8_t>(32));
+     }},
+    {"kvm-set-cpuid-loses-state", "XMM1 is still there", kGrown,
+     [](Edit& e, const plan::Plan&) { e.Set(5, 160, std::vector<uint8_t>(8)); }},
+    {"kvm-set-cpuid-loses-state", "there were tiles before", kGrownBefore,
+     [](Edit& e, const plan::Plan&) {
+       e.XstateBv(5, 0, kSseBit).Set(5, 160, std::vector<uint8_t>(32));
+     }},
     {"kvm-migration-loses-pkru", "though KVM_GET_XSAVE had it", kPkruMovedWhole,
      [](Edit& e, const plan::Plan&) { e.Set(2, 0, uint32_t{0}); }},
     {"kvm-migration-loses-pkru", "a value that is not 0 comes back", kPkruMoved,
@@ -447,7 +510,7 @@ TEST(NearMisses, EveryEntryHasSome) {
         return entry.name == c.entry && (*c.what != '\0') == near;
       });
     };
-    EXPECT_EQ(of(false), 1) << entry.name << ": the defect itself";
+    EXPECT_GE(of(false), 1) << entry.name << ": the defect itself";
     EXPECT_GE(of(true), 1) << entry.name << ": a near miss";
   }
 }

@@ -83,7 +83,8 @@ TEST(ReachTable, MergingAddsEveryCount) {
 
 TEST(ReachTable, RefusesWhatIsNoTable) {
   for (const char* text : {"", "{", "[]", "{}", "{\"rows\":1}", "{\"rows\":[1]}",
-                           "{\"rows\":[{\"op\":-1}]}", "{\"rows\":[],\"trims\":[{}]}"}) {
+                           "{\"rows\":[{\"op\":-1}]}", "{\"rows\":[[]]}", "{\"rows\":{\"a\":{}}}",
+                           "[{\"rows\":[]}]", "{\"rows\":[],\"trims\":[{}]}"}) {
     EXPECT_FALSE(ReachTable::FromJson(text)) << text;
   }
 }
@@ -127,6 +128,16 @@ TEST(Feedback, TellsStatesApartAndIsTheSameEachTime) {
   Feedback(b).Reach(other);
   EXPECT_EQ(seen->Add(b), 1u);
   EXPECT_EQ(seen->count(), 5u);
+}
+
+TEST(Feedback, EdgesOfTheKernelAreCountersOfTheirOwn) {
+  std::vector<uint8_t> model(kCounters), kernel(kCounters);
+  Feedback(model).Reach(Event());
+  const uint16_t edges[] = {0, 0, 1, 0xffff};
+  Feedback(kernel).KernelEdges(edges);
+  auto seen = std::make_unique<Seen>();
+  EXPECT_EQ(seen->Add(kernel), 3u);
+  EXPECT_EQ(seen->Add(model), 2u);
 }
 
 TEST(Feedback, OrderOfNeighbouringStepsCounts) {

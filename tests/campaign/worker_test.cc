@@ -9,7 +9,9 @@
 
 #include <csignal>
 
+#include "harness/campaign/corpus.h"
 #include "harness/campaign/engine.h"
+#include "harness/campaign/feedback.h"
 #include "harness/campaign/pending.h"
 #include "harness/campaign/run_folder.h"
 #include "harness/campaign/stats.h"
@@ -92,6 +94,67 @@ TEST(Worker, SameSeedGivesTheSameProgramsWhateverTheTargetDoes) {
   WorkerOptions other = OptionsIn(c.path(), 300);
   other.seed = 8;
   EXPECT_NE(RunPlain(other, std::make_unique<FakeRunner>(Agrees)).hash, first.hash);
+}
+
+TEST(Worker, ProgramsThatReachMoreOfTheKernelAreKept) {
+  const TemporaryFolder folder, without;
+  // Each program reaches an edge of its own, which the model knows nothing of.
+  uint16_t edge = 0;
+  auto counting = std::make_unique<FakeRunner>(Agrees);
+  counting->set_edges([&](const Program&) { return std::vector<uint16_t>{edge++}; });
+  const WorkerOptions options = OptionsIn(folder.path(), 300);
+  ASSERT_EQ(RunPlain(options, std::move(counting)).corpus, 300u);
+  EXPECT_EQ((*SharedStats::Map(JobStatsPath(options.run, 0)))->edges, 300u);
+  const auto result = ReadJobResult(JobResultPath(options.run, 0));
+  ASSERT_TRUE(result) << result.error();
+  EXPECT_EQ(result->platform, PlatformLabel(EverythingPlatform()));
+  uint64_t edges = 0;
+  for (const auto& [name, count] : result->kernel_edges) {
+    EXPECT_EQ(name.size(), 16u);
+    edges += count;
+  }
+  EXPECT_EQ(edges, 300u);
+  const Outcome by_model =
+      RunPlain(OptionsIn(without.path(), 300), std::make_unique<FakeRunner>(Agrees));
+  EXPECT_LT(by_model.corpus, 300u);
+}
+
+TEST(Worker, TheResultOfAnOlderVersionIsRead) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "job-0.json";
+  const std::string rest = "\n" + ReachTable{}.ToJson() + "\n";
+  ASSERT_TRUE(files::WriteFile(path, R"({"known": {"k": 1}, "new": {}})" + rest));
+  const auto read = ReadJobResult(path);
+  ASSERT_TRUE(read) << read.error();
+  EXPECT_EQ(read->known_seen.at("k"), 1u);
+  EXPECT_TRUE(read->kernel_edges.empty());
+  ASSERT_TRUE(
+      files::WriteFile(path, R"({"known": {}, "new": {}, "kernel_edges": {"k": -1}})" + rest));
+  EXPECT_FALSE(ReadJobResult(path));
+}
+
+TEST(Worker, WhereTheKernelCountsEachProgramHasRunBeforeTheNextIsMade) {
+  const TemporaryFolder folder;
+  const WorkerOptions options = OptionsIn(folder.path(), 0);
+  auto runner = std::make_unique<FakeRunner>(Agrees);
+  const FakeRunner& counting = *runner;
+  runner->set_edges([](const Program&) { return std::vector<uint16_t>{3, 3, 9}; });
+  auto worker = Worker::Open(options, std::move(runner));
+  ASSERT_TRUE(worker) << worker.error().reason;
+  std::vector<uint8_t> model(kCounters), first(kCounters), second(kCounters);
+  (*worker)->OneInput({}, first);
+  EXPECT_EQ(counting.ran(), 1u);
+  (*worker)->OneInput({}, second);
+  EXPECT_EQ(counting.ran(), 2u);
+  EXPECT_EQ(first, second);
+  Feedback(model).KernelEdges(counting.kernel_edges());
+  for (size_t i = 0; i < kCounters; ++i) {
+    if (model[i] != 0) {
+      EXPECT_EQ(first[i], 1) << i;
+    }
+  }
+  EXPECT_EQ((*worker)->Finish(), Worker::kDone);
+  EXPECT_EQ((*SharedStats::Map(JobStatsPath(options.run, 0)))->edges, 2u);
 }
 
 TEST(Worker, FindsADivergenceAndGoesOn) {

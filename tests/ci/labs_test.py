@@ -233,6 +233,12 @@ class BuiltKernel(InAFolder):
         self.assertIn("CONFIG_KASAN=y", built_kernel.settings("debug"))
         self.assertNotIn("CONFIG_KASAN=y", built_kernel.settings("small"))
 
+    def test_edits_that_a_kind_always_has_are_there_and_are_no_bugs(self):
+        checks = {edit.name: edit.check for edit in kernel_edits.EDITS}
+        for kind, names in built_kernel.EDITS_OF_KIND.items():
+            self.assertIn(kind, built_kernel.CONFIGS)
+            self.assertEqual({checks[name] for name in names} - {kernel_edits.BUILD}, set())
+
 
 class Frames(unittest.TestCase):
     def test_checksum_is_crc32c(self):
@@ -262,6 +268,13 @@ class Command(InAFolder):
         self.assertEqual(self.lab("add", "here", "--", "cat", "-u").returncode, 0)
         [one] = json.loads(self.lab("list", "--json").stdout)
         self.assertEqual((one["name"], one["connect"]), ("here", ["cat", "-u"]))
+
+    def test_a_platform_that_runs_no_guest_code_is_told_with_its_reason(self):
+        native = {"op": 185, "reason": "the program is a guest's: no thread of the host holds its state"}
+        nothing = {"op": 1, "reason": "this KVM can't run guest code at CPL 3 in long mode"}
+        self.assertEqual(lab.runs_nothing({"cannot": [native]}), "")
+        self.assertEqual(lab.runs_nothing({"cannot": [native, nothing]}), nothing["reason"])
+        self.assertIn(f'"{nothing["reason"]}"', (REPOSITORY / "kvm-runner" / "probe_steps.cc").read_text(encoding="utf-8"))
 
     def test_options_of_its_agent_are_kept_for_fpswap(self):
         self.assertEqual(self.lab("add", "told", "--option=--one", "--option=--two", "--", "cat").returncode, 0)

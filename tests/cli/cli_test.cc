@@ -321,6 +321,17 @@ TEST_F(Cli, RunOnSeveralTargetsShowsWhereTheyDiffer) {
   EXPECT_EQ(Command({"run", folder.string(), "--target", "native,zx81"}).exit, kUnavailable);
 }
 
+TEST(CommandLine, OutputThatCannotBeWrittenIsExitCode2) {
+  if (access("/dev/full", W_OK) != 0) GTEST_SKIP() << "there is no /dev/full";
+  const std::string command = FPSWAP_BINARY_DIR "/fpswap --version";
+  const auto status = [](const std::string& line) {
+    const int ended = std::system(line.c_str());  // NOLINT(concurrency-mt-unsafe)
+    return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
+  };
+  EXPECT_EQ(status(command + " >/dev/null"), 0);
+  EXPECT_EQ(status(command + " >/dev/full 2>/dev/null"), kBadInput);
+}
+
 TEST_F(Cli, WhatDivergedBeforeTheTargetWentAwayIsToldAndCounts) {
   if (!HaveNative()) GTEST_SKIP() << "the native target is not available here";
   const std::string agent = FPSWAP_BINARY_DIR "/native-runner";

@@ -66,6 +66,82 @@ TEST_F(CorpusCli, MinimizeStatsAndMergeAgreeOnWhatIsNeeded) {
   EXPECT_THAT(Command({"corpus", "stats", At("c")}).out, HasSubstr("interesting on simulated"));
 }
 
+TEST_F(CorpusCli, WhatReachesMoreOfTheKernelIsKeptWhereItRunsAndByTheManifest) {
+  if (Command({"run", (kSeeds / "x87.fps").string(), "--target", "native"}).exit == kUnavailable) {
+    GTEST_SKIP() << "the native target is not available here";
+  }
+  // The longer one reaches no state that the shorter does not.
+  fs::create_directories(At("p"));
+  const std::string line = "fxsave slot=0 wide=0\n", two = "fpswap 1\n" + line + line;
+  ASSERT_TRUE(files::WriteFile(At("p/two.fps"), two));
+  ASSERT_TRUE(files::WriteFile(At("p/six.fps"), two + line + line + line + line));
+  fs::create_directories(At("cache/labs/counts"));
+  const json lab = {{"about", "a kernel that counts"},
+                    {"connect",
+                     {"python3", FPSWAP_SOURCE_DIR "/tests/cli/counting_agent.py",
+                      FPSWAP_BINARY_DIR "/native-runner"}}};
+  ASSERT_TRUE(files::WriteFile(At("cache/labs/counts/lab.json"), lab.dump()));
+  setenv("FPSWAP_CACHE", At("cache").c_str(), 1);
+  for (const char* corpus : {"c", "d", "e"}) {
+    Json({"corpus", "import", At(corpus), At("p"), "--json"});
+  }
+  const auto kernel_edges = [](const json& said) {
+    EXPECT_LE(said["kernel_edges"].size(), 1u) << said;
+    for (const auto& [label, by] : said["kernel_edges"].items()) {
+      EXPECT_THAT(label, HasSubstr("lab:counts: "));
+      return by;
+    }
+    return json();
+  };
+  json said = Json({"corpus", "minimize", At("d"), "--target", "lab:counts", "--json"});
+  EXPECT_EQ(said["programs"], 1) << said;
+  EXPECT_EQ(kernel_edges(said), json());
+  said = Json({"corpus", "minimize", At("c"), "--run", "--target", "lab:counts", "--json"});
+  EXPECT_EQ(said["programs"], 2) << said;
+  // Edge 1, and one of each program's own.
+  const json both = {{"programs", 2}, {"edges", 3}, {"alone", 1}};
+  EXPECT_EQ(kernel_edges(said), both) << said;
+  // Then on a machine without a kernel.
+  said = Json({"corpus", "minimize", At("c"), "--json"});
+  EXPECT_EQ(said["removed"], 0) << said;
+  EXPECT_EQ(kernel_edges(said), both) << said;
+  said = Json({"corpus", "stats", At("c"), "--json"});
+  EXPECT_EQ(kernel_edges(said), both) << said;
+  EXPECT_EQ(said["needed"], 1) << said;
+  EXPECT_THAT(
+      Command({"corpus", "stats", At("c")}).out,
+      ::testing::ContainsRegex("3 edges of the kernel on \"lab:counts: .*\" \\(2 programs, 1 of "
+                               "them for these alone\\)"));
+  // A merge takes it, by what its manifest says or by running it.
+  EXPECT_EQ(Json({"corpus", "merge", At("d"), At("c"), "--json"})["added"], 1);
+  Json({"corpus", "minimize", At("e"), "--json"});
+  EXPECT_EQ(Json({"corpus", "merge", At("e"), At("p"), "--json"})["added"], 0);
+  said = Json({"corpus", "merge", At("e"), At("p"), "--run", "--target", "lab:counts", "--json"});
+  EXPECT_EQ(said["added"], 1) << said;
+  EXPECT_EQ(kernel_edges(said), both) << said;
+  Json({"corpus", "export", At("e"), "-o", At("text"), "--json"});
+  unsetenv("FPSWAP_CACHE");
+  std::string texts;
+  for (const auto& file : fs::directory_iterator(At("text"))) {
+    texts += files::ReadFile(file.path(), 1u << 16).value_or("");
+  }
+  EXPECT_THAT(texts, HasSubstr("# 1 edges of the kernel first reached on lab:counts: "));
+}
+
+TEST_F(CorpusCli, AManifestThatIsWrongIsNamedAndNothingIsTouched) {
+  Json({"corpus", "import", At("c"), kSeeds.string(), "--json"});
+  const std::string manifest =
+      R"({"format": 1, "entries": {"a": {"platforms": {}, "signatures": [], "kernel_edges": [1]}}})";
+  ASSERT_TRUE(files::WriteFile(At("c/manifest.json"), manifest));
+  for (const char* verb : {"minimize", "stats"}) {
+    const Result result = Command({"corpus", verb, At("c"), "--json"});
+    EXPECT_EQ(result.exit, kBadInput);
+    EXPECT_THAT(result.err, HasSubstr("manifest.json: entry \"a\": \"kernel_edges\" is to be"));
+    EXPECT_EQ(json::parse(result.out, nullptr, false)["exit"], 2) << result.out;
+  }
+  EXPECT_EQ(files::ReadFile(At("c/manifest.json"), 1u << 16), manifest);
+}
+
 TEST_F(CorpusCli, BadInputIsExitCode2AndSaysWhat) {
   Result result = Command({"corpus", "stats", At("none")});
   EXPECT_EQ(result.exit, kBadInput);

@@ -157,6 +157,25 @@ TEST_F(AmxVerdict, TilesThatAreDisabledMayBeGoneAndThenAreGone) {
   EXPECT_NE(Told(enabled, Records(enabled).Journal(2, Number(0x20000)).End()), "ok");
 }
 
+// The same seen by the VMM: an image without them is what the guest gets back.
+TEST_F(AmxVerdict, TilesThatAnImageLacksUnderXfdAreGone) {
+  const auto plan = PlanOf(
+      "amx.ldtilecfg\namx.tileloadd tile=0 pattern=2\nmsr.write msr=xfd value=tiledata\n"
+      "vmm.get_xsave2 image=0\nmsr.write msr=xfd value=0\namx.tilestored tile=0\n",
+      platform_);
+  const auto with = [&](bool shown, uint16_t tile) {
+    std::vector<uint8_t> image = FreshImage(platform_);
+    program::FillTilecfg(plan.effective.steps[0], std::span(image).subspan(2752).first<64>());
+    if (shown) std::ranges::copy(Tile(2), image.begin() + 2816);
+    Put<uint64_t>(image, 512, shown ? 0x60000 : 0x20000);
+    return Told(plan, Records(plan).Ioctl(3, 0, 0, image).Journal(5, Tile(tile)).End());
+  };
+  EXPECT_EQ(with(true, 2), "ok");
+  EXPECT_EQ(with(true, 0), "ok") << "they may go later";
+  EXPECT_EQ(with(false, 0), "ok");
+  EXPECT_NE(with(false, 2), "ok") << "gone, and back";
+}
+
 TEST_F(AmxVerdict, TilesThatWereNeverDisabledAreKept) {
   const auto plan = PlanOf(
       "amx.ldtilecfg\namx.tileloadd tile=0 pattern=2\nmsr.write msr=xfd value=0\n"

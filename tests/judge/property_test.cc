@@ -162,6 +162,20 @@ TEST_P(EveryPlatform, ACorruptedByteIsFound) {
   }
 }
 
+// Whether AMX instructions heed CR0.TS no manual says, so a program's only #NM of that kind may be
+// there or not. A second one is bound by the first.
+bool MaySayThatAmxHeedsTs(const plan::Plan& plan, const std::vector<trace::RecordView>& all,
+                          size_t at) {
+  constexpr uint8_t kNm = 7;
+  const auto is_one = [&](const trace::RecordView& r) {
+    trace::FaultRecord fault;
+    if (r.kind != trace::RecordKind::kFault || !trace::ReadHead(r.bytes, fault)) return false;
+    const Op op = plan.effective.steps[r.step].op;
+    return fault.vector == kNm && op >= Op::kLdtilecfg && op <= Op::kTdpbuud;
+  };
+  return Has(plan, {Op::kCr0Ts}) && is_one(all[at]) && std::ranges::count_if(all, is_one) == 1;
+}
+
 TEST_P(EveryPlatform, AMissingRecordIsFound) {
   Judge judge(platform_);
   Simulator simulator(platform_);
@@ -175,13 +189,16 @@ TEST_P(EveryPlatform, AMissingRecordIsFound) {
     trace::RecordView r;
     while (reader.Next(r)) all.push_back(r);
     const size_t left_out = rng.Below(all.size());
+    if (MaySayThatAmxHeedsTs(plan, all, left_out)) continue;
     std::vector<uint8_t> fewer;
     for (size_t n = 0; n < all.size(); ++n) {
       if (n == left_out) continue;
       trace::AppendRecord(fewer, all[n].kind, all[n].vcpu, all[n].step, all[n].bytes);
     }
     EXPECT_FALSE(judge.Check(plan, fewer).ok())
-        << program::PrintText(plan.effective) << "without record " << left_out;
+        << program::PrintText(plan.effective) << "without record " << left_out << " of "
+        << all.size() << ", kind " << unsigned(all[left_out].kind) << " of step "
+        << all[left_out].step << ", " << all[left_out].bytes.size() << " bytes";
   }
 }
 

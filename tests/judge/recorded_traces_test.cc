@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "harness/judge/judge.h"
@@ -54,6 +55,19 @@ TEST(RecordedTraces, ProgramsInLabAmxAgreeWithTheModel) {
     ++judged;
   }
   EXPECT_GE(judged, 20u);
+}
+
+// The same machine, with a CPUID that brings tiles to a vCPU that has a state: of that PKRU alone
+// is left, as the guest reads it, and every difference is of a cause that is known.
+TEST(RecordedTraces, WhatIsLeftWhereTheFpstateGrows) {
+  const auto trace = trace::ReadTrace(
+      ReadAll(FPSWAP_SOURCE_DIR "/corpus/traces/labs-known/amx-cpuid-grows-for-tiles.fpt"));
+  ASSERT_TRUE(trace);
+  std::set<std::string> causes;
+  for (const Divergence& d : JudgeTrace(*trace).divergences) causes.insert(d.cause);
+  const std::set<std::string> known = {"grown-without-copy", "pkru-left-out", "fpu-of-old",
+                                       "fpu-mxcsr-zero"};
+  EXPECT_EQ(causes, known);
 }
 
 // Real kvm_amd of Linux 6.12 on an emulated CPU without XSAVES, where the kernel keeps fpstates in

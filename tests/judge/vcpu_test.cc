@@ -220,6 +220,24 @@ TEST(Worlds, ASetThatIsFullGrowsNoMore) {
   EXPECT_EQ(worlds.Branch(0), worlds::Worlds<int>::kMax);
 }
 
+// States count how many of them there are.
+TEST(Worlds, AResetGivesBackWhatARareProgramTook) {
+  static size_t alive;
+  alive = 0;
+  struct State {
+    State() { ++alive; }
+    State(const State&) { ++alive; }
+    State& operator=(const State&) = default;
+    ~State() { --alive; }
+  };
+  worlds::Worlds<State> worlds;
+  while (worlds.size() < worlds::Worlds<State>::kMax) worlds.Branch(0);
+  EXPECT_EQ(alive, worlds::Worlds<State>::kMax);
+  worlds.Reset();
+  EXPECT_EQ(alive, worlds::Worlds<State>::kKept);
+  EXPECT_EQ(worlds.Branch(0), 1u);
+}
+
 TEST(Worlds, BlameIsCopiedAndCleared) {
   worlds::Worlds<int> worlds;
   const size_t copy = worlds.Branch(0);

@@ -2,9 +2,11 @@
 //
 // Records written by hand, right and wrong: each law broken at least once, and told in the right
 // words.
+#include <algorithm>
 #include <cerrno>
 
 #include "harness/judge/simulator.h"
+#include "harness/judge/step_records.h"
 #include "harness/plan/vmm.h"
 #include "oracle/kvm/uabi.h"
 #include "tests/judge/judge_testing.h"
@@ -173,6 +175,28 @@ TEST_F(VerdictTest, AValueFromNowhereIsInvented) {
   EXPECT_EQ(First(verdict).relation, Relation::kInvented) << Told(verdict);
 }
 
+// XSAVE writes the standard format and leaves XCOMP_BV alone, whatever was there before.
+TEST_F(VerdictTest, AnAreaIsNamedInTheFormatThatTheInstructionWrites) {
+  for (const bool compacted : {false, true}) {
+    const auto plan = PlanOf("mem.header slot=0 xstate_bv=0 xcomp_bv=opmask+compacted\n" +
+                                 std::string(compacted ? "xsavec" : "xsave") + " slot=0 rfbm=all\n",
+                             platform_);
+    // AVX is 0; in the compacted format nothing is stored, and AVX comes first as well.
+    std::vector<uint8_t> area(plan.rows[1].journal_bytes);
+    Put<uint64_t>(area, 520, uint64_t{1} << 63 | (compacted ? kTestComponents : 0x20));
+    if (!compacted) {
+      Put<uint16_t>(area, 0, 0x37f);
+      Put<uint32_t>(area, 24, 0x1f80);
+      Put<uint32_t>(area, 28, platform_.host.mxcsr_mask);
+    }
+    EXPECT_TRUE(Check(plan, Records(plan).Journal(1, area).End()).ok());
+    area[kAvxAt + 16] = 7;
+    const Divergence d = First(Check(plan, Records(plan).Journal(1, area).End()));
+    EXPECT_EQ(d.where, "YMM1[255:128] of the area");
+    EXPECT_EQ(d.component, Component::kAvx);
+  }
+}
+
 TEST_F(VerdictTest, AStoreMustStoreTheRegister) {
   const auto plan = PlanOf("sse.load xmm=2 pattern=0x321\nsse.store xmm=2\n", platform_);
   auto bytes = PatternBytes(0x321, 16);
@@ -227,6 +251,43 @@ TEST_F(VerdictTest, GuestInstructionsAtCpl0MayNotSetABadXcr0) {
   const auto plan = PlanOf("xsetbv ecx=0 value=x87+avx\n", platform_);
   EXPECT_TRUE(Check(plan, Records(plan).Fault(0, cpu::kGP).End()).ok());
   EXPECT_EQ(First(Check(plan, Records(plan).End())).relation, Relation::kAccepted);
+}
+
+// By the manual it doesn't; a CPU that clears what XCR0 disables does so always (SDM vol.
+// 2, 3.1.1.9).
+TEST_F(VerdictTest, WhetherVexReachesWhatXcr0DisablesIsOneAnswerForAllRegisters) {
+  const auto plan = PlanOf(
+      "evex.load512 reg=3 pattern=7\nevex.load512 reg=4 pattern=7\nxsetbv ecx=0 value=x87+sse+avx\n"
+      "vex.load128 xmm=3 pattern=9\nvex.load128 xmm=4 pattern=9\n"
+      "xsetbv ecx=0 value=x87+sse+avx+opmask+zmm_hi256+hi16_zmm\n"
+      "evex.store512 reg=3\nevex.store512 reg=4\n",
+      platform_);
+  const auto bytes = [](bool kept) {
+    std::vector<uint8_t> zmm = PatternBytes(kept ? 7 : 0, 64);
+    std::ranges::fill(std::span(zmm).first(32), uint8_t{0});
+    std::ranges::copy(PatternBytes(9, 16), zmm.begin());
+    return zmm;
+  };
+  const auto ok = [&](const std::vector<uint8_t>& first, const std::vector<uint8_t>& second) {
+    return Check(plan, Records(plan).Journal(6, first).Journal(7, second).End()).ok();
+  };
+  EXPECT_TRUE(ok(bytes(true), bytes(true)));
+  EXPECT_TRUE(ok(bytes(false), bytes(false)));
+  EXPECT_FALSE(ok(bytes(true), bytes(false)));
+  EXPECT_FALSE(ok(bytes(false), bytes(true)));
+  auto wrong = bytes(true);
+  wrong[20] = 1;
+  EXPECT_FALSE(ok(wrong, bytes(true))) << "AVX is enabled";
+}
+
+TEST_F(VerdictTest, ABadMxcsrIsNoMatterToFxrstorOnlyWithoutOsfxsr) {
+  for (const bool osfxsr : {false, true}) {
+    const auto plan = PlanOf("mem.write slot=0 offset=24 value=0xffffffff\ncr4 bit=osfxsr value=" +
+                                 std::string(osfxsr ? "1" : "0") + "\nfxrstor slot=0\n",
+                             platform_);
+    EXPECT_TRUE(Check(plan, Records(plan).Fault(2, cpu::kGP).End()).ok());
+    EXPECT_EQ(Check(plan, Records(plan).End()).ok(), !osfxsr);
+  }
 }
 
 TEST_F(VerdictTest, ARefusalThatIsDueIsLaw5) {
@@ -424,7 +485,22 @@ TEST_F(VerdictTest, HangsAndDeathsAreLaw6) {
   EXPECT_NE(First(dead).words.find("suberror 1"), std::string::npos);
   const auto setup = Check(plan, Records(plan).End(EndReason::kSetupFailed, 0, "no such vCPU"));
   EXPECT_NE(First(setup).words.find("no such vCPU"), std::string::npos);
-  EXPECT_EQ(First(Check(plan, Records(plan).End(EndReason::kAgentDied, 0))).where, "agent");
+  const Verdict died = Check(plan, Records(plan).End(EndReason::kAgentDied, 0));
+  EXPECT_EQ(First(died).where, "agent");
+  EXPECT_EQ(died.laws & 1u << static_cast<unsigned>(Law::kIsolation), 0u) << "nothing ran";
+}
+
+TEST_F(VerdictTest, AStepWithoutRecordsHasNoneOfTheProgramBefore) {
+  const auto plan = PlanOf("vmm.get_xcrs\n", platform_);
+  const std::vector<uint8_t> ioctl(64);
+  std::vector<uint8_t> records;
+  trace::AppendRecord(records, trace::RecordKind::kIoctl, 0, 0, ioctl);
+  SortedRecords sorted;
+  sorted.Sort(plan, records);
+  EXPECT_EQ(sorted.Of(0).ioctl.size(), ioctl.size());
+  sorted.Sort(plan, {});
+  EXPECT_FALSE(sorted.Of(0).has_ioctl);
+  EXPECT_TRUE(sorted.Of(0).ioctl.empty()) << "bytes that may be gone by now";
 }
 
 TEST_F(VerdictTest, RawCodeMayEndItsVcpuAsKvmsEmulatorOrATripleFaultDoes) {
@@ -568,6 +644,89 @@ TEST_F(VerdictTest, AnMxcsrThatAnImageWithoutSseAndAvxLeavesOutHasItsCause) {
   std::vector<uint8_t> other = left_out;
   other[25] = 0x3f;
   EXPECT_EQ(told(false, load + get, other), "");
+}
+
+// Seen in lab:amx: the buffer of a fresh VM's vCPU that may use tiles was zeros.
+TEST_F(VerdictTest, AGuestWithTilesBeganWithABufferOfZeros) {
+  const auto told = [](const char* features, uint16_t fcw) {
+    const auto platform = TestPlatform(kTestComponents | xstate::kAmx);
+    const auto plan = PlanOf(
+        (std::string("features ") + features + "\nvmm.migrate order=0\n" + "vmm.get_fpu\n").c_str(),
+        platform);
+    std::vector<uint8_t> fpu(plan::kFpuSize);
+    Put<uint16_t>(fpu, 128, fcw);
+    Put<uint32_t>(fpu, 408, 0x1f80);
+    return First(Judge(platform).Check(plan, Records(plan).Ioctl(0, 0).Ioctl(1, 0, 0, fpu).End()));
+  };
+  EXPECT_EQ(told("x87+sse+tilecfg+tiledata", 0).relation, Relation::kStale);
+  EXPECT_EQ(told("x87+sse+tilecfg+tiledata", 0).cause, "fpu-of-old");
+  EXPECT_EQ(told("x87+sse+tilecfg+tiledata", 1).relation, Relation::kInvented);
+  EXPECT_EQ(told("x87+sse+avx", 0).relation, Relation::kInvented);
+}
+
+// Seen in lab:amx: fpstate_realloc brings nothing over.
+TEST_F(VerdictTest, AStateThatIsLostWhereTheFpstateGrowsIsBlamedOnTheCall) {
+  const auto platform = TestPlatform(kTestComponents | xstate::kAmx);
+  const auto judged = [&](const std::string& before, const std::string& features, uint64_t xmm0) {
+    const auto plan = PlanOf(("features " + before +
+                              "\nxcr0 x87+sse\n"
+                              "vmm.image_write image=0 offset=512 value=2\n"
+                              "vmm.image_write image=0 offset=160 value=0x77\n"
+                              "vmm.image_write image=0 offset=176 value=0x99\n"
+                              "vmm.set_xsave image=0\n"
+                              "vmm.set_cpuid features=" +
+                              features + "\nsse.store xmm=0\nsse.store xmm=1\n")
+                                 .c_str(),
+                             platform);
+    const auto& step = plan.effective.steps[4];
+    std::vector<uint8_t> components(8), store(16), other(16);
+    Put<uint64_t>(components, 0, step.arg[0]);
+    Put<uint64_t>(store, 0, xmm0);
+    Records records(plan);
+    for (uint16_t i = 0; i < 4; ++i) records.Ioctl(i, 0);
+    records.Ioctl(4, 0, 0, components).Journal(5, store).Journal(6, other);
+    return Judge(platform).Check(plan, records.End());
+  };
+  const Verdict lost = judged("x87+sse", "x87+sse+tilecfg+tiledata", 0);
+  ASSERT_EQ(lost.divergences.size(), 1u) << Told(lost);
+  EXPECT_EQ(lost.divergences[0].step, 4u);
+  EXPECT_EQ(lost.divergences[0].cause, "grown-without-copy");
+  // In part it is another fault.
+  const Verdict part = judged("x87+sse", "x87+sse+tilecfg+tiledata", 0x77);
+  ASSERT_FALSE(part.ok());
+  EXPECT_EQ(First(part).step, 6u) << Told(part);
+  // Nothing has grown.
+  EXPECT_EQ(First(judged("x87+sse", "x87+sse+avx", 0)).step, 5u);
+  EXPECT_EQ(First(judged("x87+sse+tilecfg+tiledata", "x87+sse+tilecfg+tiledata", 0)).step, 5u);
+}
+
+// What one look tells of a call that lost the state and of another fault is so from then on.
+TEST_F(VerdictTest, AStateThatWasToldLostIsNotBackLater) {
+  const auto platform = TestPlatform(kTestComponents | xstate::kAmx);
+  const auto plan = PlanOf(
+      "features x87+sse+pkru\nxcr0 x87+sse\n"
+      "vmm.image_write image=0 offset=512 value=2\n"
+      "vmm.image_write image=0 offset=160 value=0x77\n"
+      "vmm.set_xsave image=0\n"
+      "vmm.set_cpuid features=x87+sse+pkru+tilecfg+tiledata\n"
+      "vmm.get_xsave2 image=1\n"
+      "sse.store xmm=0\n",
+      platform);
+  std::vector<uint8_t> image = FreshImage(platform), components(8), old(16);
+  Put<uint64_t>(image, 512, 4);  // and AVX from nowhere
+  image[576] = 0x11;
+  Put<uint64_t>(components, 0, plan.effective.steps[3].arg[0]);
+  Put<uint64_t>(old, 0, 0x77);
+  Records records(plan);
+  for (uint16_t i = 0; i < 3; ++i) records.Ioctl(i, 0);
+  records.Ioctl(3, 0, 0, components).Ioctl(4, 0, 0, image).Journal(5, old);
+  const Verdict verdict = Judge(platform).Check(plan, records.End());
+  const auto at = [&](unsigned step) {
+    return std::ranges::count(verdict.divergences, step, &Divergence::step);
+  };
+  EXPECT_EQ(at(3), 1) << Told(verdict);
+  EXPECT_GE(at(4), 1) << Told(verdict);
+  EXPECT_EQ(at(5), 1) << Told(verdict);
 }
 
 // Seen in lab:amd: KVM_SET_SREGS refused the CR4 that the guest had, and the program could not go

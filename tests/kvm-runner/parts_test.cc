@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +15,7 @@
 
 #include "kvm-runner/host_kernel.h"
 #include "kvm-runner/host_side.h"
+#include "kvm-runner/kcov.h"
 
 namespace fpswap::kvm {
 namespace {
@@ -26,6 +28,50 @@ bool WaitForHang(const Watchdog& watchdog) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return watchdog.hung();
+}
+
+std::vector<uint16_t> EdgesOf(std::initializer_list<uint64_t> path) {
+  EdgeMap map;
+  map.Add({path.begin(), path.end()});
+  std::vector<uint16_t> edges;
+  map.List(edges);
+  return edges;
+}
+
+TEST(EdgeMapTest, APathHasAnEdgeForEachBlockAndItsOrderCounts) {
+  constexpr uint64_t kA = 0xffffffff81001000, kB = kA + 0x40, kC = kB + 0x13;
+  EXPECT_TRUE(EdgesOf({}).empty());
+  EXPECT_EQ(EdgesOf({kA, kB, kC}).size(), 3u);
+  EXPECT_EQ(EdgesOf({kA, kB, kA, kB, kA, kB}).size(), 3u) << "into it, there and back";
+  EXPECT_EQ(EdgesOf({kA, kA, kA}).size(), 2u) << "into it, and the loop";
+  EXPECT_NE(EdgesOf({kA, kB, kC}), EdgesOf({kA, kC, kB}));
+  EXPECT_TRUE(std::ranges::is_sorted(EdgesOf({kC, kB, kA, kC})));
+}
+
+TEST(EdgeMapTest, PathsAddUpUntilItIsCleared) {
+  EdgeMap map;
+  std::vector<uint16_t> edges;
+  std::vector<uint64_t> path;
+  for (uint64_t block = 0; block < 3000; ++block) path.push_back(0xffffffffa0000000 + 16 * block);
+  map.Add(path);
+  map.Add(path);
+  map.List(edges);
+  EXPECT_GT(edges.size(), 2850u) << "few of 3000 edges share 16 bits of a hash";
+  EXPECT_LE(edges.size(), 3000u);
+  map.Clear();
+  map.List(edges);
+  EXPECT_TRUE(edges.empty());
+}
+
+TEST(KcovTest, CountsWhereTheKernelDoes) {
+  const auto kcov = Kcov::OpenForThisThread();
+  if (kcov == nullptr) {
+    EXPECT_NE(access("/sys/kernel/debug/kcov", R_OK | W_OK), 0) << "it is there and was not opened";
+    return;
+  }
+  kcov->Restart();
+  EXPECT_EQ(getppid(), getppid());
+  EXPECT_LT(kcov->path().size(), size_t{256} << 10);
 }
 
 TEST(WatchdogTest, StopsTheVcpuThatRunsTooLong) {

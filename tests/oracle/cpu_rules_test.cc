@@ -173,6 +173,46 @@ TEST(Vector, EachEncodingNeedsItsEnables) {
   EXPECT_EQ(cpu.WriteOpmask(1, 1), std::nullopt);
 }
 
+// SDM vol. 2, 3.1.1.9: what VEX clears ends at MAXVL, which is 512 where XCR0 has AVX-512's bits
+// and 256 where it has AVX's only. What is disabled is kept (13.3), on parts that do as the manual
+// says.
+TEST(VexTable, EachInstructionClearsUpToWhatXcr0Enables) {
+  const Features features = Everything();
+  const std::vector<uint8_t> full(64, 0x77);
+  const struct {
+    const char* name;
+    Result (*run)(Cpu& cpu);
+    unsigned kept;  // bytes that the instruction itself writes or keeps
+  } rows[] = {
+      {"VMOVDQU xmm",
+       [](Cpu& c) { return c.WriteVector(Encoding::kVex128, 3, std::vector<uint8_t>(16, 0x11)); },
+       16},
+      {"VMOVDQU ymm",
+       [](Cpu& c) { return c.WriteVector(Encoding::kVex256, 3, std::vector<uint8_t>(32, 0x11)); },
+       32},
+      {"VZEROUPPER", [](Cpu& c) { return c.Vzeroupper(); }, 16},
+      {"VZEROALL", [](Cpu& c) { return c.Vzeroall(); }, 0},
+  };
+  for (const auto& row : rows) {
+    for (const bool enabled : {true, false}) {
+      for (const std::optional<bool> reaches : {std::optional<bool>(), {true}, {false}}) {
+        Cpu cpu = Supervisor(features);
+        ASSERT_EQ(cpu.WriteVector(Encoding::kEvex512, 3, full), std::nullopt);
+        cpu.vex_clears_disabled_zmm = reaches;
+        cpu.xcr0 = enabled ? 0xe7 : 7;
+        EXPECT_EQ(cpu.VexReachIsOpen(), !enabled && !reaches);
+        ASSERT_EQ(row.run(cpu), std::nullopt);
+        const unsigned end = enabled || reaches.value_or(false) ? 64 : 32;
+        for (unsigned byte = 0; byte < 64; ++byte) {
+          const bool cleared = byte >= row.kept && byte < end;
+          EXPECT_EQ(cpu.regs.zmm[3][byte] == 0, cleared)
+              << row.name << ", byte " << byte << ", enabled " << enabled;
+        }
+      }
+    }
+  }
+}
+
 TEST(Pkru, HangsOnCr4PkeAndWantsZeroInEcxAndEdx) {
   const Features features = Everything();
   Cpu cpu = Supervisor(features);

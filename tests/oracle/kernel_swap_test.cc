@@ -185,6 +185,11 @@ TEST(KernelSwap, PtraceReadsBackTheComponentsThatItWrote) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    // It has used every component, so that its fpstate has room for tiles, and holds none of them.
+    Random random(12);
+    const auto in = std::make_unique<Area>(), out = std::make_unique<Area>();
+    FillInUse(random, *in);
+    LoadWaitSaveKeepingState(*in, *out, 0, false);
     raise(SIGSTOP);
     _exit(0);
   }
@@ -196,12 +201,11 @@ TEST(KernelSwap, PtraceReadsBackTheComponentsThatItWrote) {
   Random random(11);
   iovec io{seen->bytes, sizeof(seen->bytes)};
   EXPECT_EQ(ptrace(PTRACE_GETREGSET, child, kXstate, &io), 0);
+  const ImageView before(seen->bytes);
+  EXPECT_TRUE(std::ranges::all_of(before.component(Host().features.xsave, Component::kTiledata),
+                                  [](uint8_t byte) { return byte == 0; }))
+      << "initial tiles read as zeros";
   FillInUse(random, *given);
-  // The child has never used tiles, so its fpstate has no room for them.
-  MutableImage(given->bytes).set_xstate_bv(Host().xcr0 & ~xstate::kAmx);
-  for (const Component c : {Component::kTilecfg, Component::kTiledata}) {
-    std::ranges::fill(MutableImage(given->bytes).component(Host().features.xsave, c), uint8_t{0});
-  }
   iovec out{given->bytes, io.iov_len};
   EXPECT_EQ(ptrace(PTRACE_SETREGSET, child, kXstate, &out), 0);
   EXPECT_EQ(ptrace(PTRACE_GETREGSET, child, kXstate, &io), 0);

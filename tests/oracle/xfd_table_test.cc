@@ -108,10 +108,64 @@ Result RunFninit(Cpu& cpu, char* tiles) {
 Result RunFxrstor(Cpu& cpu, char* tiles) {
   return Load(cpu, tiles, [](Cpu& c) { return c.Fxrstor(EmptyImage(), kArea, true); });
 }
+Result RunFxsave(Cpu& cpu, char* tiles) {
+  return Load(cpu, tiles, [](Cpu& c) {
+    std::vector<uint8_t> area = EmptyImage();
+    FixedChoices choices;
+    return c.Fxsave(area, kArea, true, choices);
+  });
+}
+Result RunLdmxcsr(Cpu& cpu, char* tiles) {
+  return Load(cpu, tiles, [](Cpu& c) { return c.Ldmxcsr(0x1f80); });
+}
+Result RunVzeroupper(Cpu& cpu, char* tiles) {
+  return Load(cpu, tiles, [](Cpu& c) { return c.Vzeroupper(); });
+}
+Result RunXsetbv(Cpu& cpu, char* tiles) {
+  return Load(cpu, tiles, [](Cpu& c) { return c.Xsetbv(0, kWithoutAmx); });
+}
+Result RunWrmsr(Cpu& cpu, char* tiles) {
+  return Load(cpu, tiles, [](Cpu& c) { return c.Wrmsr(Cpu::kMsrXfd, kTiledata); });
+}
 Result RunRdpkru(Cpu& cpu, char* tiles) {
   *tiles = TilesAfter(cpu);
   uint32_t value = 0;
   return cpu.Rdpkru(0, &value);
+}
+
+// Tiles 0, 1 and 7 are configured (the last byte of tile 7 is the one that is looked at) and hold
+// 77H; what a load brings is 22H.
+std::array<uint8_t, 64> OneTile() {
+  std::array<uint8_t, 64> config{};
+  config[0] = 1;
+  config[16 + 2 * 7] = 64;
+  config[48 + 7] = 16;
+  for (const unsigned tile : {0u, 1u}) config[16 + 2 * tile] = 64, config[48 + tile] = 16;
+  return config;
+}
+enum class Amx { kLdtilecfg, kSttilecfg, kTilerelease, kTileloadd, kTilestored, kTilezero, kTdp };
+template <Amx kInstruction>
+Result RunAmx(Cpu& cpu, char* tiles) {
+  std::array<uint8_t, 64> config = OneTile();
+  std::vector<uint8_t> memory(1024, 0x22);
+  return Load(cpu, tiles, [&](Cpu& c) -> Result {
+    switch (kInstruction) {
+      case Amx::kLdtilecfg:
+        return c.Ldtilecfg(config);
+      case Amx::kSttilecfg:
+        return c.Sttilecfg(config);
+      case Amx::kTilerelease:
+        return c.Tilerelease();
+      case Amx::kTileloadd:
+        return c.Tileloadd(7, memory, 64);
+      case Amx::kTilestored:
+        return c.Tilestored(7, memory, 64);
+      case Amx::kTilezero:
+        return c.Tilezero(7);
+      default:
+        return c.Tdp(Cpu::Dot::kSs, 0, 1, 7);  // the last byte, which is looked at, stays
+    }
+  });
 }
 
 const Row kTable[] = {
@@ -136,7 +190,24 @@ const Row kTable[] = {
     {"MMX", RunVector<Encoding::kMmx>, "NM k", "- k", "- k", "- k"},
     {"FNINIT", RunFninit, "NM k", "- k", "- k", "- k"},
     {"FXRSTOR", RunFxrstor, "NM k", "- k", "- k", "- k"},
+    {"FXSAVE", RunFxsave, "NM k", "- k", "- k", "- k"},
+    {"LDMXCSR", RunLdmxcsr, "NM k", "- k", "- k", "- k"},
+    {"VZEROUPPER", RunVzeroupper, "NM k", "- k", "- k", "- k"},
     {"RDPKRU", RunRdpkru, "- k", "- k", "- k", "- k"},
+    {"XSETBV", RunXsetbv, "- k", "- k", "- k", "- k"},
+    {"WRMSR of IA32_XFD", RunWrmsr, "- k", "- k", "- k", "- k"},
+};
+
+// The same for AMX on a CPU that heeds CR0.TS there; the first column is not looked at on one that
+// doesn't (which of them CPUs are is not settled).
+const Row kAmxTable[] = {
+    {"LDTILECFG", RunAmx<Amx::kLdtilecfg>, "NM k", "UD k", "- i", "- i"},
+    {"STTILECFG", RunAmx<Amx::kSttilecfg>, "NM k", "UD k", "- k", "- k"},
+    {"TILERELEASE", RunAmx<Amx::kTilerelease>, "NM k", "UD k", "- i", "- i"},
+    {"TILELOADD", RunAmx<Amx::kTileloadd>, "NM k", "UD k", "- l", "XFD k"},
+    {"TILESTORED", RunAmx<Amx::kTilestored>, "NM k", "UD k", "- k", "XFD k"},
+    {"TILEZERO", RunAmx<Amx::kTilezero>, "NM k", "UD k", "- i", "XFD k"},
+    {"TDPBSSD", RunAmx<Amx::kTdp>, "NM k", "UD k", "- k", "XFD k"},
 };
 
 std::string Told(const Result& fault, uint64_t xfd_err, char tiles) {
@@ -153,16 +224,21 @@ std::string Told(const Result& fault, uint64_t xfd_err, char tiles) {
   return text + ' ' + tiles;
 }
 
+Cpu WithTiles(const Features& features, bool ts, bool amx, bool disabled) {
+  Cpu cpu = Supervisor(features);
+  cpu.LoadComponent(Component::kTiledata, std::vector<uint8_t>(8192, 0x77));
+  cpu.cr0_ts = ts;
+  cpu.xcr0 = amx ? kWithAmx : kWithoutAmx;
+  cpu.xfd = disabled ? kTiledata : 0;
+  return cpu;
+}
+
 TEST(XfdTable, EveryInstructionMeetsIa32XfdXcr0AndCr0TsAsTheManualSays) {
   const Features features = Everything();
   for (const Row& row : kTable) {
     for (unsigned n = 0; n < 8; ++n) {
       const bool ts = (n & 1) != 0, amx = (n & 2) != 0, disabled = (n & 4) != 0;
-      Cpu cpu = Supervisor(features);
-      cpu.LoadComponent(Component::kTiledata, std::vector<uint8_t>(8192, 0x77));
-      cpu.cr0_ts = ts;
-      cpu.xcr0 = amx ? kWithAmx : kWithoutAmx;
-      cpu.xfd = disabled ? kTiledata : 0;
+      Cpu cpu = WithTiles(features, ts, amx, disabled);
       char tiles = '?';
       const Result fault = row.run(cpu, &tiles);
       EXPECT_TRUE(cpu.xfd_err == 0 || cpu.xfd_err == kTiledata);
@@ -171,6 +247,30 @@ TEST(XfdTable, EveryInstructionMeetsIa32XfdXcr0AndCr0TsAsTheManualSays) {
       if (std::string(row.name) == "XGETBV(1)" && !amx) due = row.no_xcr0;
       EXPECT_EQ(Told(fault, cpu.xfd_err, tiles), due)
           << row.name << ", CR0.TS " << ts << ", AMX in XCR0 " << amx << ", XFD " << disabled;
+    }
+  }
+}
+
+// #UD by XCR0 comes before #NM of both kinds.
+TEST(XfdTable, AmxInstructionsMeetIa32XfdXcr0AndCr0TsAsTheManualSays) {
+  const Features features = Everything();
+  for (const Row& row : kAmxTable) {
+    for (unsigned n = 0; n < 16; ++n) {
+      const bool ts = (n & 1) != 0, amx = (n & 2) != 0, disabled = (n & 4) != 0;
+      const bool heeds_ts = (n & 8) != 0;
+      Cpu cpu = WithTiles(features, ts, amx, disabled);
+      cpu.LoadComponent(Component::kTilecfg, OneTile());
+      cpu.amx_heeds_ts = heeds_ts;
+      char tiles = '?';
+      const Result fault = row.run(cpu, &tiles);
+      EXPECT_TRUE(cpu.xfd_err == 0 || cpu.xfd_err == kTiledata);
+      const char* due = !amx             ? row.no_xcr0
+                        : ts && heeds_ts ? row.ts
+                        : disabled       ? row.disabled
+                                         : row.enabled;
+      EXPECT_EQ(Told(fault, cpu.xfd_err, tiles), due)
+          << row.name << ", CR0.TS " << ts << " (heeded: " << heeds_ts << "), AMX in XCR0 " << amx
+          << ", XFD " << disabled;
     }
   }
 }

@@ -189,6 +189,25 @@ TEST(FxsaveRules, MaySkipSseStateWithoutOsfxsr) {
   EXPECT_EQ(area, Area());
 }
 
+// FXRSTOR too may pass over XMM and MXCSR there, and is then no #GP for what it does not load.
+TEST(FxrstorRules, MayPassOverABadMxcsrWithoutOsfxsrAndNowhereElse) {
+  const Features features = Everything();
+  std::vector<uint8_t> image = EmptyImage();
+  xstate::MutableImage(image).set_mxcsr(0x80000000);
+  for (const bool osfxsr : {false, true}) {
+    for (const bool skips : {false, true}) {
+      Cpu cpu = Supervisor(features);
+      cpu.cr4_osfxsr = osfxsr;
+      const bool loads = osfxsr || !skips;
+      const Result due = loads ? Result(Fault{kGP, 0}) : std::nullopt;
+      EXPECT_EQ(cpu.Fxrstor(image, kArea, true, skips), due);
+      EXPECT_EQ(cpu.regs.mxcsr, kInitialMxcsr);
+      EXPECT_EQ(cpu.unknown, loads ? 0 : Bit(Component::kSse));
+      EXPECT_EQ(cpu.Fxrstor(image, kArea + 8, true, skips), (Fault{kGP, 0}));
+    }
+  }
+}
+
 // What XRSTOR initialised is not what the area holds. A CPU that declares it in use and leaves it
 // out all the same corrupts it: corpus/known/amd-avx-initial-under-zmm.
 TEST(XsaveRules, OfferNotToOmitWhatXrstorInitialised) {

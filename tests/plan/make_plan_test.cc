@@ -31,6 +31,19 @@ void ExpectSame(const Plan& a, const Plan& b) {
   EXPECT_EQ(x, y);
 }
 
+TEST(MakePlan, SaysWhereTheSetUpIsNotAsGiven) {
+  const auto platform = RichKvm();
+  Program program = Of({Do(Op::kFninit)});
+  EXPECT_THAT(MakePlan(program, platform).trims, IsEmpty());
+  program.xcr0 = Bit(xstate::Component::kSse) | Bit(xstate::Component::kHi16Zmm);
+  const Plan plan = MakePlan(program, platform);
+  ASSERT_EQ(plan.trims.size(), 1u);
+  EXPECT_EQ(plan.trims[0].step, kSetUp);
+  EXPECT_THAT(plan.trims[0].reason, HasSubstr("XCR0 begins as x87+sse: x87+sse+hi16_zmm is no"));
+  program.features = Bit(xstate::Component::kBndregs) | 3;
+  EXPECT_THAT(MakePlan(program, platform).trims[0].reason, HasSubstr("features become x87+sse:"));
+}
+
 TEST(MakePlan, OfAnEffectiveProgramTrimsNothingAndGivesTheSameBytes) {
   std::mt19937_64 random(2);
   auto poor = RichKvm();

@@ -149,6 +149,23 @@ TEST(TextErrors, UnknownStepsAreAnsweredWithTheNearestName) {
   EXPECT_EQ(ErrorOfStep("qqqqqqqq"), "1: expected a step or a header line, found \"qqqqqqqq\"");
 }
 
+// A guest can't have it: oracle/xstate knows its place, oracle/cpu no registers of it.
+TEST(TextErrors, ApxIsRefusedByNameForGuestsAndIsABitLikeOthersElsewhere) {
+  EXPECT_EQ(ErrorOfStep("features x87+sse+apx"),
+            "18: expected components that a guest can have here, found \"apx\", which is not "
+            "modelled");
+  EXPECT_EQ(ErrorOfStep("xcr0 apx+x87"),
+            "6: expected components that a guest can have here, found \"apx\", which is not "
+            "modelled");
+  const auto program = ParseText("fpswap 1\nfeatures 0x800ff\nxcr0 all\nxsetbv value=x87+apx\n");
+  ASSERT_TRUE(program) << program.error().ToString("test");
+  EXPECT_EQ(program->features, 0x800ffu);
+  EXPECT_EQ(program->steps[0].arg[1], 0x80001u);
+  const auto again = ParseText(PrintText(*program));
+  ASSERT_TRUE(again) << again.error().ToString("test");
+  EXPECT_EQ(*again, *program);
+}
+
 TEST(TextErrors, UnknownArgumentsAreAnsweredWithTheStepsOwn) {
   EXPECT_EQ(ErrorOfStep("xsave slto=1"),
             "7: expected an argument of \"xsave\" (slot=, at=, rfbm=, wide=), found \"slto\"; did "

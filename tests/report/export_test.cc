@@ -180,6 +180,71 @@ TEST(ExportTest, WhatIsExpectedDoesNotDependOnWhatWasSeen) {
   EXPECT_EQ(Exported(one), Exported(other));
 }
 
+// MXCSR of an image without SSE and AVX is the machine's affair; that the guest has it is not.
+TEST(ExportTest, WhatACallShowsIsHeldAgainstWhatTheGuestHas) {
+  const std::string show = "sse.ldmxcsr value=0\nvmm.set_xsave image=0\nvmm.get_xsave image=0\n";
+  const std::string check =
+      "check_value(\"MXCSR of KVM_GET_XSAVE\", *(u32 *)(image0 + MXCSR_OFFSET),";
+  const auto exported = [&](const std::string& steps) { return Exported(RequestOf(show + steps)); };
+  const std::string text = exported("sse.stmxcsr\n");
+  EXPECT_THAT(text, HasSubstr(check));
+  EXPECT_LT(text.find("sync_global_from_guest(vm, mxcsr)"), text.find(check));
+  EXPECT_THAT(exported("sse.ldmxcsr value=0x1f00\nsse.stmxcsr\n"), Not(HasSubstr(check)))
+      << "not the same any more";
+  EXPECT_THAT(exported("vmm.get_xsave image=0\nsse.stmxcsr\n"), HasSubstr(check));
+  EXPECT_THAT(exported("vmm.image_init image=0\nsse.stmxcsr\n"), Not(HasSubstr(check)))
+      << "the image holds something else by then";
+  EXPECT_THAT(Exported(RequestOf("sse.ldmxcsr value=0x1f00\nvmm.get_xsave image=0\nsse.stmxcsr\n")),
+              HasSubstr(check + " 0x1f00"))
+      << "what is settled is asserted as a value";
+}
+
+TEST(ExportTest, MsrsOfCetAreAskedFor) {
+  const std::string needed = "TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SHSTK));";
+  for (const char* steps :
+       {"msr.write msr=u_cet value=0x2000\n", "vmm.set_msr msr=pl0_ssp value=8\n"}) {
+    EXPECT_THAT(Exported(RequestOf("sse.load xmm=0 pattern=7\n" + std::string(steps) +
+                                   "vmm.get_xsave image=0\n")),
+                HasSubstr(needed))
+        << steps;
+  }
+  EXPECT_THAT(Exported(RequestOf("msr.read msr=xfd\n")), Not(HasSubstr(needed)));
+}
+
+TEST(ExportTest, ACpuidIsToldOnlyToAVcpuThatRunsNothing) {
+  const std::string steps =
+      "vmm.set_xsave image=0\nvmm.set_cpuid features=x87+sse+tilecfg+tiledata\n"
+      "vmm.get_xsave2 image=1\n";
+  const std::string set =
+      "features x87+sse\nxcr0 x87+sse\nvmm.image_fill image=0 offset=160 length=16 "
+      "pattern=7\nvmm.image_write image=0 offset=512 value=2\n" +
+      steps;
+  const std::string text = Exported(RequestOf(set));
+  const size_t born = text.find("set_cpuid(vcpu, XFEATURE_MASK_FP | XFEATURE_MASK_SSE);");
+  const size_t given = text.find("vcpu_xsave_set(vcpu,"),
+               grown = text.find("| XFEATURE_MASK_XTILE);");
+  EXPECT_LT(born, given) << text;
+  EXPECT_LT(given, grown) << text;
+  EXPECT_THAT(text.substr(grown), HasSubstr("check_bytes(\"XMM0 of KVM_GET_XSAVE2\""));
+  EXPECT_THAT(text, Not(HasSubstr("guest_code")));
+  EXPECT_THAT(text, HasSubstr("(XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_XTILE)) =="));
+  // XCR0 is never more than the first CPUID has, nor is what a GET shows under it.
+  EXPECT_THAT(Exported(RequestOf("features x87+sse\n" + set.substr(set.find("vmm.")))),
+              HasSubstr("#define XCR0\t\t(XFEATURE_MASK_FP | XFEATURE_MASK_SSE)\n"));
+  const std::string early = Exported(RequestOf(
+      "features x87+sse\nxcr0 x87+sse\nvmm.image_fill image=0 offset=576 length=16 pattern=7\n"
+      "vmm.image_write image=0 offset=512 value=6\nvmm.set_xsave image=0\nvmm.get_xsave image=1\n"
+      "vmm.set_cpuid features=x87+sse+avx\nvmm.get_xsave image=1\n"));
+  const size_t widened = early.find("set_cpuid(vcpu, XFEATURE_MASK_FP | XFEATURE_MASK_SSE |");
+  ASSERT_NE(widened, std::string::npos) << early;
+  const std::string ymm = "check_bytes(\"YMM0[255:128] of KVM_GET_XSAVE\"";
+  const size_t first = early.find(ymm);
+  ASSERT_LT(first, widened);
+  EXPECT_LT(early.find("zeros", first), early.find(";", first)) << "not shown yet";
+  EXPECT_THAT(Exported(RequestOf(set + "sse.store xmm=0\n")), StartsWith("error: vmm.set_cpuid"));
+  EXPECT_THAT(Exported(RequestOf(set, ExportFormat::kC)), StartsWith("error: vmm.set_cpuid"));
+}
+
 TEST(ExportTest, AFindingEndsWithTheObservationThatDiverged) {
   ExportRequest request = RequestOf(kAvxProgram);
   request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));

@@ -52,7 +52,9 @@ TEST_P(MischiefTest, CostsThatProgramAndNoOther) {
   // (unsent.h). Then a second start, with nothing kept back, tells which program it was.
   const bool overtakes = GetParam() == Mischief::kGarbage || GetParam() == Mischief::kHalfFrame ||
                          GetParam() == Mischief::kHugeFrame ||
-                         GetParam() == Mischief::kDoneTooEarly;
+                         GetParam() == Mischief::kDoneTooEarly ||
+                         GetParam() == Mischief::kHalfEdge || GetParam() == Mischief::kManyEdges ||
+                         GetParam() == Mischief::kOthersEdges;
   EXPECT_EQ(target->restarts(), overtakes ? 2u : 1u);
 }
 
@@ -61,7 +63,18 @@ INSTANTIATE_TEST_SUITE_P(Each, MischiefTest,
                                          Mischief::kHalfFrame, Mischief::kHugeFrame,
                                          Mischief::kSilence, Mischief::kBadRecords,
                                          Mischief::kNoEnd, Mischief::kWrongNumber,
-                                         Mischief::kDoneTooEarly));
+                                         Mischief::kDoneTooEarly, Mischief::kHalfEdge,
+                                         Mischief::kManyEdges, Mischief::kOthersEdges));
+
+TEST(AgentTargetTest, TellsWhichEdgesOfTheKernelAProgramReachedAndOfNoOther) {
+  auto target = OpenFake();
+  ASSERT_NE(target, nullptr);
+  RunAll(*target, Among(Mischief::kEdges, 1, 3), [&](size_t i) {
+    const auto edges = target->kernel_edges();
+    const auto expected = i == 1 ? std::span(kFakeEdges) : std::span<const uint16_t>{};
+    EXPECT_TRUE(std::ranges::equal(edges, expected)) << "program " << i << ": " << edges.size();
+  });
+}
 
 TEST(AgentTargetTest, RecordsSentTwiceBlameTheNextProgramAtMost) {
   auto target = OpenFake();

@@ -25,6 +25,12 @@ void Say(const std::vector<uint8_t>& bytes) {
   if (write(kFd, bytes.data(), bytes.size()) < 0) _exit(9);
 }
 
+void SayFrame(FrameType type, std::span<const uint8_t> payload) {
+  std::vector<uint8_t> frame;
+  wire::AppendFrame(frame, type, payload);
+  Say(frame);
+}
+
 std::vector<uint8_t> FrameHead(uint32_t length) {
   std::vector<uint8_t> frame;
   wire::AppendFrame(frame, FrameType::kRecords, {});
@@ -57,6 +63,7 @@ class FakeMachine : public wire::Machine {
       for (;;) pause();
     }
     Misbehave(static_cast<Mischief>(what), records);
+    tells_ = static_cast<Mischief>(what) == Mischief::kEdges;
     const bool hangs = static_cast<Mischief>(what) == Mischief::kHang ||
                        (static_cast<Mischief>(what) == Mischief::kHangOnce && patience_ == 1);
     const auto reason = hangs ? trace::EndReason::kHang : trace::EndReason::kDone;
@@ -67,6 +74,9 @@ class FakeMachine : public wire::Machine {
     if (static_cast<Mischief>(what) == Mischief::kNoEnd) records.resize(sizeof(uint32_t));
   }
 
+  std::span<const uint16_t> KernelEdges() override {
+    return tells_ ? std::span(kFakeEdges) : std::span<const uint16_t>{};
+  }
   void SetPatience(unsigned times) override { patience_ = times; }
 
  private:
@@ -120,6 +130,19 @@ class FakeMachine : public wire::Machine {
       case Mischief::kDoneTooEarly:
         wire::AppendFrame(bytes, FrameType::kBatchDone, {});
         return Say(bytes);
+      // Behind the number of the program, with which its records begin.
+      case Mischief::kHalfEdge:
+        bytes.assign(records.begin(), records.begin() + 4);
+        bytes.push_back(1);
+        return SayFrame(FrameType::kCoverage, bytes);
+      case Mischief::kManyEdges:
+        bytes.assign(records.begin(), records.begin() + 4);
+        bytes.resize(bytes.size() + 2 * (wire::kEdges + 1));
+        return SayFrame(FrameType::kCoverage, bytes);
+      case Mischief::kOthersEdges:
+        bytes.assign(records.begin(), records.begin() + 4);
+        bytes[1] ^= 1;
+        return SayFrame(FrameType::kCoverage, bytes);
       case Mischief::kBigRecords:
         for (unsigned i = 0; i < 256; ++i) {
           const std::vector<uint8_t> journal(4096, static_cast<uint8_t>(i));
@@ -133,6 +156,7 @@ class FakeMachine : public wire::Machine {
 
   std::string_view mode_;
   unsigned patience_ = 1;
+  bool tells_ = false;
 };
 
 }  // namespace

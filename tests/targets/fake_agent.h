@@ -33,8 +33,14 @@ enum class Mischief : uint64_t {
   kPanic,         // says so on the machine's console and dies
   kPanicHalf,     // the same after a frame's head
   kHalfOnce,      // a frame's head and nothing behind it, then silence; not if it is the second run
+  kEdges,         // tells of kFakeEdges of the kernel, and is good
+  kHalfEdge,      // coverage that ends in the middle of an edge
+  kManyEdges,     // more edges than there can be
+  kOthersEdges,   // coverage of another program
   kLast,
 };
+
+inline constexpr uint16_t kFakeEdges[] = {0, 7, 0xffff};
 
 // Runs as the agent.
 int ActAsAgent(std::string_view argument);

@@ -179,7 +179,7 @@ class Amx(emulated.Emulated):
     def _initramfs(self, output, files):
         if self.agent_name != "kvm-runner":
             files = {**files, f"/bin/{self.agent_name}": self.agent()}
-        return initramfs.initramfs(output, self.kernel, self.modules, lab.agent(), self.busybox(), files)
+        return initramfs.initramfs(output, self.kernel, self.modules, lab.built(lab.agent()), self.busybox(), files)
 
     def _machine(self, folder, archive, argument):
         """Bochs' command line; its settings and the page of boot parameters are put into `folder`."""

@@ -321,6 +321,20 @@ static Bit32u xsave_area_end(Bit32u components, bool compacted)
                for field in (f"{state}sysenter_esp_msr", f"{state}sysenter_eip_msr", f"{state}msr_ia32_s_cet",
                              f"{state}interrupt_ssp_table_address")),
          )),
+    Edit("vm-entry-la57", "VM entry and VM exit load CR4.LA57 whatever it was (vol. 3, 27.3.2.1 and 28.5.1); only MOV to CR4 must "
+         "not change it in IA-32e mode. Bochs takes it for that, ends, and keeps the width of linear addresses. The "
+         "selftests of 7.x give guests CR4.LA57 where KVM offers it.", KVM, (
+             after("cpu/vmx.cc", "#define LOG_THIS BX_CPU_THIS_PTR", """
+// As MOV to CR4 would find it: with LA57 as it is.
+#define WITH_LA57_OF_NOW(value) (((value) & ~(Bit64u) BX_CR4_LA57_MASK) | (BX_CPU_THIS_PTR cr4.get32() & BX_CR4_LA57_MASK))
+"""),
+             *(edit for state in ("guest.", "host_state->") for edit in (
+                 swap("cpu/vmx.cc", f"  if (! check_CR4({state}cr4)) {{", f"  if (! check_CR4(WITH_LA57_OF_NOW({state}cr4))) {{"),
+                 after("cpu/vmx.cc", f"  BX_CPU_THIS_PTR cr4.set32((Bit32u) {state}cr4);", """
+  BX_CPU_THIS_PTR linaddr_width = BX_CPU_THIS_PTR cr4.get_LA57() ? 57 : 48;
+"""),
+             )),
+         )),
     Edit("posted-interrupt-alignment", "The posted-interrupt descriptor is aligned to 64 bytes, not to a page (vol. 3, "
          "27.2.1.1). Without this no VM with an in-kernel irqchip is entered.", KVM, (
              swap("cpu/vmx.cc", "      if (! IsValidPageAlignedPhyAddr(vm->pid_addr)) {",

@@ -80,6 +80,8 @@ int main(void)
 
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));
 	TEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SHSTK));
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_IBT));
 
 	vm = vm_create_with_one_vcpu(&vcpu, guest_code);
 	enable_xcr0(vcpu);

@@ -6,8 +6,10 @@
  * kvm_arch_vcpu_ioctl_get_fpu() copies the FXSAVE region of the guest's
  * fpstate without looking at XSTATE_BV. Where x87 or SSE is in its initial
  * state, XSAVES has not written the region (or KVM_SET_XSAVE has only
- * cleared the bit), so the call gives whatever was there before;
- * KVM_GET_XSAVE of the same vCPU gives the initial values.
+ * cleared the bit), so the call gives whatever was there before (zeros, FCW
+ * too, where a guest with tiles has got a larger fpstate and nothing has
+ * been saved into it since); KVM_GET_XSAVE of the same vCPU gives the
+ * initial values.
  */
 #include <stdio.h>
 #include <string.h>

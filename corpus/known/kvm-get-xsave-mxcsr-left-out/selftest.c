@@ -28,7 +28,7 @@
 static const u32 mxcsr_0;
 
 /* What the guest stores. */
-static u8 vector;
+static u32 mxcsr;
 
 /* What KVM_GET_XSAVE gives and KVM_SET_XSAVE takes. */
 static u8 image0[IMAGE_SIZE] __aligned(64);
@@ -48,7 +48,10 @@ static GUEST_CODE void guest_exit(void)
 static GUEST_CODE void guest_code(void)
 {
 	/* An image with neither SSE nor AVX leaves the guest's MXCSR ... */
-	vector = kvm_asm_safe("ldmxcsr %[arg]", [arg] "m" (mxcsr_0));
+	asm volatile("ldmxcsr %0" : : "m" (mxcsr_0));
+	guest_exit();
+
+	asm volatile("stmxcsr %0" : "=m" (mxcsr));
 	guest_exit();
 }
 
@@ -100,12 +103,14 @@ int main(void)
 	enable_xcr0(vcpu);
 
 	run_guest(vcpu);
-	sync_global_from_guest(vm, vector);
-	check_value("Vector of LDMXCSR", vector, 0);
 	init_image(image0);
 	vcpu_xsave_set(vcpu, (struct kvm_xsave *)image0);
 	/* ... and KVM_GET_XSAVE shows 1F80H, where the guest has 0. */
 	vcpu_xsave_get(vcpu, (struct kvm_xsave *)image0);
+
+	run_guest(vcpu);
+	sync_global_from_guest(vm, mxcsr);
+	check_value("MXCSR of KVM_GET_XSAVE", *(u32 *)(image0 + MXCSR_OFFSET), mxcsr);
 
 	kvm_vm_free(vm);
 	return 0;

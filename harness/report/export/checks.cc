@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "harness/judge/context.h"
 #include "harness/plan/vmm.h"
 #include "harness/program/names.h"
 #include "oracle/xstate/image.h"
@@ -20,6 +21,13 @@ using xstate::Component;
 
 constexpr uint32_t kMxcsrHome = 24;
 
+// Calls whose failure is told of them and shows later.
+bool LosesSilently(Op op) { return judge::FailuresOf(op) != 0; }
+bool LostSilently(const judge::Divergence& d) {
+  return LosesSilently(static_cast<Op>(d.op)) && d.possible.empty() &&
+         (d.relation == judge::Relation::kInitial || d.relation == judge::Relation::kStale);
+}
+
 // Which observations are asserted, and what of them: all, or what a divergence is about.
 class Wanted {
  public:
@@ -31,10 +39,11 @@ class Wanted {
       const judge::Divergence& d = *divergence_;
       // A fault of the system as a whole, or of law 6: whatever shows it.
       whole_ = d.op == 0 || d.law == judge::Law::kHealth;
-      if (static_cast<Op>(d.op) == Op::kSetFpu && d.possible.empty()) later_ = d.step;
-    } else if (focus_ && IsOneOf(Op::kSetFpu)) {
-      const auto set = std::ranges::find(steps, Op::kSetFpu, &Step::op);
-      later_ = static_cast<size_t>(set - steps.begin());
+      if (LostSilently(d)) later_ = d.step;
+    } else if (focus_) {
+      const auto call = std::ranges::find_if(
+          steps, [this](const Step& s) { return LosesSilently(s.op) && IsOneOf(s.op); });
+      later_ = static_cast<size_t>(call - steps.begin());
     }
   }
 
@@ -228,7 +237,7 @@ void AssertCompletion(const Prediction& p, std::vector<StepChecks>& all) {
 
 bool ShowsAtItsStep(const judge::Divergence& d) {
   if (d.op == 0 || d.law == judge::Law::kHealth) return false;
-  return static_cast<Op>(d.op) != Op::kSetFpu || !d.possible.empty();
+  return !LostSilently(d);
 }
 
 Seen SeenAt(const Step& step) {
@@ -324,6 +333,13 @@ std::vector<StepChecks> ChooseChecks(const Prediction& p, const ExportRequest& r
                     (refusal || (wanted.Other(i) && !(wanted.Bytes(i) != nullptr)));
     // Calls that the library checks by itself need no check of ours.
     if ((wanted.Bytes(i) != nullptr)) checks.result = checks.fault = false;
+  }
+  // A value that is the same everywhere is asserted as such.
+  for (const ShownAndStored& a : p.agreements) {
+    const judge::Divergence* d = wanted.Bytes(a.shown);
+    if (!wanted.At(a.shown, p.plan.effective.steps[a.shown]) || !wanted.Has(a.field)) continue;
+    if (p.steps[a.shown].data.IsFixed(a.field.offset, a.field.size)) continue;
+    if (d == nullptr || Covers(a.field, d)) all[a.stored].shown.push_back(a);
   }
   const bool none = std::ranges::all_of(all, &StepChecks::empty);
   if (none && !request.divergence) AssertCompletion(p, all);

@@ -22,11 +22,12 @@ struct Check {
 };
 
 struct StepChecks {
-  std::vector<Check> values;  // in what the guest stored, or what the call gave
-  bool fault = false;         // the vector, or that there is none
-  bool result = false;        // the call's result and errno
-  bool exits = false;         // the data of exits
-  bool empty() const { return values.empty() && !fault && !result && !exits; }
+  std::vector<Check> values;          // in what the guest stored, or what the call gave
+  std::vector<ShownAndStored> shown;  // by calls before: what the guest stores here
+  bool fault = false;                 // the vector, or that there is none
+  bool result = false;                // the call's result and errno
+  bool exits = false;                 // the data of exits
+  bool empty() const { return values.empty() && shown.empty() && !fault && !result && !exits; }
 };
 
 // What the bytes of a step are, as the judge has it.

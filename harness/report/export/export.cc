@@ -74,10 +74,25 @@ class Exporter {
     return host_.body.contains(word) || data_text_.contains(word) ||
            std::ranges::any_of(guest_.body, [&](const auto& b) { return b.contains(word); });
   }
+  // Whether an MSR of CET is read or written: without CET that is refused.
+  bool TouchesCet() const {
+    const auto is_of_cet = [](program::Msr msr) { return msr >= program::Msr::kUCet; };
+    return std::ranges::any_of(program_.steps, [&](const program::Step& s) {
+      if (s.op == Op::kRdmsr || s.op == Op::kWrmsr) {
+        return is_of_cet(static_cast<program::Msr>(s.arg[0]));
+      }
+      const plan::MsrList msrs = plan::MsrsOf(s);
+      return std::ranges::any_of(msrs.Entries(),
+                                 [&](const plan::MsrEntry& e) { return is_of_cet(e.msr); });
+    });
+  }
   bool HasNeed(Needs needs) const {
     return std::ranges::any_of(program_.steps,
                                [&](const auto& s) { return program::RowOf(s).needs == needs; });
   }
+  // Whether its vCPU only has calls made to it: what it is told of its CPU then is the program's
+  // affair. The selftests' library tells a vCPU that has code everything at once.
+  bool NeverRuns() const { return HasOp(Op::kSetCpuid); }
   // Whether main() has something to do with the VM later.
   bool KeepsVm() const {
     return selftest_ || Uses(Helper::kMigrate) || (program_.vcpus > 1 && !program_.own_vm);
@@ -122,6 +137,14 @@ std::string Exporter::WhyNot() const {
   }
   for (const program::Step& step : program_.steps) {
     const program::StepRow& row = program::RowOf(step);
+    const bool runs = row.actor == program::Actor::kGuest || program_.vcpus > 1 ||
+                      step.op == Op::kMigrate || step.op == Op::kInit ||
+                      step.op == Op::kRunImmediate;
+    if (NeverRuns() && (runs || !selftest_)) {
+      return "vmm.set_cpuid has a counterpart only in a selftest whose one vCPU runs nothing, so "
+             "that "
+             "it is the test that tells it its CPUID";
+    }
     if (row.actor == program::Actor::kSystem) {
       return fmt::format("{} is a call about a thread of the system, not about a vCPU", row.name);
     }
@@ -188,6 +211,7 @@ void Exporter::Includes() {
   if (FillsHost() && Tiles()) {
     names.insert(names.end(), {"asm/prctl.h", "sys/syscall.h", "unistd.h"});
   }
+  if (Uses(Helper::kSetCpuid)) names.push_back("stdlib.h");
   std::ranges::sort(names);
   for (const std::string& name : names) Add(fmt::format("#include <{}>\n", name));
   Add("\n#include \"test_util.h\"\n#include \"kvm_util.h\"\n#include \"processor.h\"\n");
@@ -288,12 +312,14 @@ std::vector<std::string> Exporter::Vectors() const {
 }
 
 void Exporter::Functions() {
+  if (NeverRuns()) return;
   Paragraph(texts::kGuestCode);
   if (selftest_ && !Vectors().empty()) Paragraph(texts::kFaultHandler);
   if (guest_.copies) Paragraph(texts::kGuestCopy);
 }
 
 void Exporter::Guest() {
+  if (NeverRuns()) return;
   for (unsigned v = 0; v < program_.vcpus; ++v) {
     const std::string name = program_.vcpus == 1 ? "guest_code" : fmt::format("guest_code{}", v);
     std::string text = fmt::format("static GUEST_CODE void {}(void)\n{{\n", name);
@@ -313,7 +339,7 @@ bool Exporter::Requires(const FeatureRow& f) const {
       return pke() || HasNeed(f.needs);
     case Needs::kBase:  // of MSRs
       return std::string_view(f.name) == "X86_FEATURE_XFD" ? Contains("MSR_IA32_XFD")
-                                                           : p_.supervisor != 0;
+                                                           : p_.supervisor != 0 || TouchesCet();
     default:
       return HasNeed(f.needs);
   }
@@ -327,7 +353,8 @@ void Exporter::Requirements() {
   }
   if (Tiles()) Add("\tvm_xsave_require_permission(XFEATURE_MASK_XTILE_DATA);\n");
   if (selftest_) Add("\tTEST_REQUIRE(kvm_cpu_has(X86_FEATURE_XSAVE));\n");
-  Add("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & XCR0) == XCR0);\n");
+  const std::string all = NeverRuns() ? "(" + MaskText(p_.components) + ")" : "XCR0";
+  Add(fmt::format("\tTEST_REQUIRE((kvm_cpu_supported_xcr0() & {0}) == {0});\n", all));
   for (const FeatureRow& f : kFeatures) {
     if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(kvm_cpu_has({}));\n", f.name));
   }
@@ -470,6 +497,7 @@ void Exporter::Main() {
     Paragraph(text);
   }
   helper(Helper::kSendInit, texts::kSendInit);
+  helper(Helper::kSetCpuid, texts::kSetCpuid);
   helper(Helper::kRunInterrupted, texts::kRunInterrupted);
 
   const std::string cr4 = pke() ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
@@ -517,7 +545,13 @@ void Exporter::Main() {
   Requirements();
 
   std::vector<std::string> vm_names;
-  for (unsigned v = 0; v < program_.vcpus; ++v) {
+  if (NeverRuns()) {
+    vm_names.push_back("vm");
+    Add("\tvm = vm_create_barebones();\n\tvcpu = __vm_vcpu_add(vm, 0);\n");
+    Add(fmt::format("\tset_cpuid(vcpu, {});\n",
+                    MaskText(request_.program.features & p_.components)));
+  }
+  for (unsigned v = NeverRuns() ? 1 : 0; v < program_.vcpus; ++v) {
     const std::string vm = VmName(program_, v), vcpu = VcpuName(program_, v);
     const std::string code = program_.vcpus == 1 ? "guest_code" : fmt::format("guest_code{}", v);
     if (v == 0 || program_.own_vm) {

@@ -94,7 +94,7 @@ class GuestWriter {
 
  private:
   const ForetoldStep& Told(size_t i) const { return p_.steps[i]; }
-  bool Keeps(size_t i) const { return !checks_[i].values.empty(); }
+  bool Keeps(size_t i) const { return !checks_[i].values.empty() || !checks_[i].shown.empty(); }
 
   std::expected<void, std::string> WriteStep(const plan::Action& action, size_t i,
                                              std::string& body) {

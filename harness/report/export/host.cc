@@ -200,8 +200,11 @@ class HostWriter {
                          faults ? VectorName(p_.steps[i].vector) : "0"));
       }
     }
-    if (checks.values.empty() || guest_.stored[i].empty()) return;
+    if (guest_.stored[i].empty()) return;
+    if (checks.values.empty() && checks.shown.empty()) return;
     Sync(vcpu, guest_.stored[i]);
+    for (const ShownAndStored& a : checks.shown) Agrees(a, guest_.stored[i]);
+    if (checks.values.empty()) return;
     const Seen seen = SeenAt(step);
     if (seen == Seen::kArea || seen == Seen::kFxArea) {
       const bool compacted = step.op == Op::kXsavec || step.op == Op::kXsaves;
@@ -220,6 +223,22 @@ class HostWriter {
     } else {
       Bytes(what, guest_.stored[i], check.expected, "expected_" + guest_.stored[i]);
     }
+  }
+
+  // What a call gave for a register is what the guest has stored since.
+  void Agrees(const ShownAndStored& a, const std::string& stored) {
+    const Step& call = program_.steps[a.shown];
+    const bool fpu = SeenAt(call) == Seen::kFpu;
+    const std::string base = fpu ? "fpu" : fmt::format("image{}", call.arg[0]);
+    const std::string at = At(a.field, base, fpu ? Place::kFpu : Place::kStandard, 0);
+    const std::string what = fmt::format("{} of {}", a.field.name, CallOf(call.op)->ioctl);
+    if (!a.field.scalar) {
+      Use(Helper::kCheckBytes);
+      return Call(fmt::format("check_bytes(\"{}\",", what),
+                  {at + ",", stored + ",", fmt::format("{});", a.field.size)});
+    }
+    Use(Helper::kCheckValue);
+    Call(fmt::format("check_value(\"{}\",", what), {Scalar(a.field, at, fpu) + ",", stored + ");"});
   }
 
   static std::string UpperName(const Step& step) {
@@ -356,9 +375,7 @@ class HostWriter {
       const std::string at = At(check.field, base, place, shift);
       const std::string what = check.field.name + of;
       if (check.field.scalar) {
-        const bool member = place == Place::kFpu;
-        Value(what, member ? at : fmt::format("*({} *)({})", PointerType(check.field.size), at),
-              check);
+        Value(what, Scalar(check.field, at, place == Place::kFpu), check);
         ++i;
         continue;
       }
@@ -388,7 +405,10 @@ class HostWriter {
     }
   }
 
-  static std::string PointerType(size_t size) { return TypeOf(size); }
+  // A number at that place, or the member of a structure that it is.
+  static std::string Scalar(const Field& f, const std::string& at, bool member) {
+    return member ? at : fmt::format("*({} *)({})", TypeOf(f.size), at);
+  }
 
   // --- the VMM
   bool Do(size_t i);
@@ -491,6 +511,10 @@ bool HostWriter::Do(size_t i) {
     case Op::kGetMsr:
     case Op::kSetMsr:
       Msr(step, i);
+      return true;
+    case Op::kSetCpuid:
+      Use(Helper::kSetCpuid);
+      Line("set_cpuid({}, {});", vcpu, MaskText(step.arg[0] & p_.components));
       return true;
     case Op::kGetMpState:
       Use(Helper::kMpState);

@@ -34,6 +34,7 @@ enum class Helper {
   kXcrs,
   kRet,
   kMpState,
+  kSetCpuid,
   kRunGuest,
   kWrpkru,
   kMmio,

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include "harness/judge/context.h"
 #include "harness/judge/explain.h"
 #include "harness/judge/simulator.h"
 #include "harness/plan/vmm.h"
+#include "harness/report/export/checks.h"
 #include "oracle/xstate/image.h"
 
 namespace fpswap::report {
@@ -158,7 +160,7 @@ void MeetStep(const judge::StepRecords& seen, ForetoldStep& step) {
     trace::ReadHead(seen.fault, fault);
     if (step.faults++ != 0 && fault.vector != step.vector) step.one_vector = false;
     step.vector = fault.vector;
-    step.pkru_fault |= fault.vector == cpu::kPF && (fault.error_code & 0x20) != 0;
+    step.pkru_fault |= fault.vector == cpu::kPF && (fault.error_code & judge::kPfPk) != 0;
   }
   step.exits = seen.exits;
   for (unsigned i = 0; i < std::min<unsigned>(seen.exits, 2); ++i) {
@@ -199,6 +201,43 @@ void TouchSlot(std::span<const uint8_t> slot, std::vector<bool>& written) {
   }
 }
 
+// Whether `later` puts something else where `shown` left what it gave.
+bool Overwrites(const Step& later, const Step& shown) {
+  if (SeenAt(shown) == Seen::kFpu) return later.op == Op::kGetFpu;
+  const program::StepRow& row = program::RowOf(later);
+  return later.op != Op::kSetXsave && row.args[0].kind == program::ArgKind::kImage &&
+         later.arg[0] == shown.arg[0];
+}
+
+// What a call shows and the guest stores: by the register's name, its next store alone.
+std::vector<ShownAndStored> MayAgree(const std::vector<Step>& steps, const Prediction& p) {
+  std::vector<ShownAndStored> agreements;
+  for (size_t shown = 0; shown < steps.size(); ++shown) {
+    const Seen seen = SeenAt(steps[shown]);
+    if (seen != Seen::kImage && seen != Seen::kFpu) continue;
+    auto fields =
+        seen == Seen::kFpu ? FpuFields() : StandardFields(p.platform.host.xsave, p.components);
+    for (size_t i = shown + 1; i < steps.size(); ++i) {
+      if (Overwrites(steps[i], steps[shown])) break;
+      if (SeenAt(steps[i]) != Seen::kValue || steps[i].vcpu != steps[shown].vcpu) continue;
+      const auto field = std::ranges::find(fields, StoredName(steps[i]), &Field::name);
+      if (field == fields.end()) continue;
+      agreements.push_back({shown, i, *field});
+      fields.erase(field);
+    }
+  }
+  return agreements;
+}
+
+void MeetAgreement(const judge::SortedRecords& records, ShownAndStored& a) {
+  const auto& call = records.Of(static_cast<unsigned>(a.shown));
+  const auto& store = records.Of(static_cast<unsigned>(a.stored));
+  const size_t at = sizeof(trace::IoctlRecord) + a.field.offset;
+  a.always = a.always && call.has_ioctl && store.has_journal && !store.has_fault &&
+             store.journal.size() == a.field.size && call.ioctl.size() >= at + a.field.size &&
+             std::ranges::equal(store.journal, call.ioctl.subspan(at, a.field.size));
+}
+
 }  // namespace
 
 bool Foretold::IsFixed(size_t at, size_t size) const {
@@ -220,9 +259,13 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
   p.components = WithGroups(named & has);
   p.supervisor = named & platform.guest.xsave.xss;
   p.absent = named & ~has & program::kAllFeatures;
+  // Where the program tells the vCPU its CPUID, what it began with counts; else it has what it
+  // needs.
+  const bool tells =
+      std::ranges::find(program.steps, Op::kSetCpuid, &Step::op) != program.steps.end();
+  program.features = tells ? given.features & p.components : program::kAllFeatures;
   if (!own_xcr0) program.xcr0 = p.components;
-  program.xcr0 &= p.components;
-  program.features = program::kAllFeatures;
+  program.xcr0 &= p.components & program.features;
 
   // Raw code ends what can be known.
   const auto raw = std::ranges::find(program.steps, Op::kRaw, &Step::op);
@@ -232,6 +275,8 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
   p.plan = plan::MakePlan(program, p.platform);
   p.steps.resize(program.steps.size());
   program.steps.resize(p.known_until);
+
+  p.agreements = MayAgree(program.steps, p);
 
   program::Rng rng(1);
   std::vector<bool> touched(xstate::kMaxAreaSize), written(plan::kSlotSize);
@@ -275,10 +320,12 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
       for (size_t i = 0; i < program.steps.size(); ++i) {
         MeetStep(sorted.Of(static_cast<unsigned>(i)), p.steps[i]);
       }
+      for (ShownAndStored& a : p.agreements) MeetAgreement(sorted, a);
       first = false;
       ++p.runs;
     }
   }
+  std::erase_if(p.agreements, [](const ShownAndStored& a) { return !a.always; });
   return p;
 }
 

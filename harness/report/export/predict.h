@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "harness/plan/plan.h"
+#include "harness/report/export/fields.h"
 #include "harness/trace/platform.h"
 
 namespace fpswap::report {
@@ -47,15 +48,24 @@ struct ForetoldStep {
   std::vector<bool> written;
 };
 
+// A register that a call shows and that the guest stores later, before anything else is in its
+// image: what it is may be left to the machine, that both are the same is not.
+struct ShownAndStored {
+  size_t shown, stored;  // steps
+  Field field;           // of what the call gives
+  bool always = true;
+};
+
 struct Prediction {
   plan::Plan plan;           // of the smallest machine that can run the program
   trace::Platform platform;  // that machine
   std::vector<ForetoldStep> steps;
-  unsigned runs = 0;        // simulations in all
-  uint64_t components = 0;  // XCR0 bits that the program needs
-  uint64_t supervisor = 0;  // IA32_XSS bits
-  uint64_t absent = 0;      // XCR0 bits that it needs the machine not to have
-  size_t known_until = 0;   // from this step on nothing is foretold: raw code
+  std::vector<ShownAndStored> agreements;  // those that held in every simulation
+  unsigned runs = 0;                       // simulations in all
+  uint64_t components = 0;                 // XCR0 bits that the program needs
+  uint64_t supervisor = 0;                 // IA32_XSS bits
+  uint64_t absent = 0;                     // XCR0 bits that it needs the machine not to have
+  size_t known_until = 0;                  // from this step on nothing is foretold: raw code
 };
 
 // `cpl0`: the whole guest runs at CPL 0, as a selftest's does.

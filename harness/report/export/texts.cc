@@ -231,6 +231,26 @@ static noinline void fill_host_registers(void)
 }
 )c";
 
+const char kSetCpuid[] =
+    R"c(/* KVM_SET_CPUID2 with leaf 0xd limited to these components. */
+static void set_cpuid(struct kvm_vcpu *vcpu, u64 components)
+{
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(supported->nent);
+	u32 i;
+
+	memcpy(cpuid, supported, kvm_cpuid2_size(supported->nent));
+	for (i = 0; i < cpuid->nent; i++) {
+		if (cpuid->entries[i].function != 0xd || cpuid->entries[i].index)
+			continue;
+		cpuid->entries[i].eax &= components;
+		cpuid->entries[i].edx &= components >> 32;
+	}
+	vcpu_ioctl(vcpu, KVM_SET_CPUID2, cpuid);
+	free(cpuid);
+}
+)c";
+
 const char kSendInit[] = R"c(/* KVM takes a latched INIT when it is asked for the vCPU's state. */
 static void send_init(struct kvm_vcpu *vcpu)
 {

@@ -24,6 +24,7 @@ extern const char kDirtyRegisters[];  // dirty_registers()
 // fill_host_registers(), with the permission that tiles take in the line "@\n".
 extern const char kFillHostRegisters[];
 extern const char kSendInit[];        // send_init()
+extern const char kSetCpuid[];        // selftest: set_cpuid()
 extern const char kRunInterrupted[];  // run_interrupted()
 
 // What stands for the selftests' library.
