@@ -13,9 +13,11 @@ ProgramRun::ProgramRun(Tools& tools, const wire::PlanView& plan, std::span<Vm> v
                        std::vector<uint8_t>& records)
     : tools_(tools), plan_(plan), vms_(vms), records_(records), here_(tools.threads.Get(0)) {
   for (uint8_t i = 0; plan.own_thread && i < plan.vcpus; ++i) thread_of_[i] = i;
-  const bool images = std::ranges::any_of(plan.steps, [](const program::Step& step) {
-    return step.op >= program::Op::kGetXsave && step.op <= program::Op::kImageFill;
-  });
+  bool images = false;
+  for (const program::Step& step : plan.steps) {
+    images |= step.op >= program::Op::kGetXsave && step.op <= program::Op::kImageFill;
+    moves_ |= step.op == program::Op::kHostCpu || step.op == program::Op::kHostOnline;
+  }
   if (!images) return;
   images_.resize(size_t{tools.host.xsave_size} * program::kImageCount);
   for (unsigned i = 0; i < program::kImageCount; ++i) InitialImage(Image(i));
@@ -36,6 +38,7 @@ trace::EndReason ProgramRun::Go() {
     here_ = thread;
     // A thread has its turn until the program comes to a vCPU that another one runs.
     here_->Do([&] {
+      BeginOnFirstCpu();
       do {
         Act(plan_.actions[next++]);
       } while (next < plan_.actions.size() && !end_ &&
@@ -50,6 +53,13 @@ trace::EndReason ProgramRun::Go() {
   }
   CompleteExits();
   return end_.value_or(EndReason::kDone);
+}
+
+// Else what a step moves away from would be chance, and a program no reproducer.
+void ProgramRun::BeginOnFirstCpu() {
+  bool& began = began_[here_->number()];
+  if (moves_ && !began) here_->affinity.MoveTo(0);
+  began = true;
 }
 
 // The last exits' unfinished business must not meet the next program: an OUT moves RIP on if that

@@ -60,6 +60,7 @@ class ProgramRun {
     return tools_.memory[plan_.own_vm ? vcpu : 0];
   }
   void Act(const wire::PlanAction& action);
+  void BeginOnFirstCpu();
   void CompleteExits();
 
   // KVM_RUN with all that goes with it: canary, signal, plants. 0 or -errno.
@@ -125,6 +126,8 @@ class ProgramRun {
   ByVcpu<std::optional<uint16_t>> signal_step_{}, preempt_step_{};
   ByVcpu<uint8_t> thread_of_{};
   VcpuThread* here_;  // the thread that has its turn
+  bool moves_ = false;                            // threads, from one CPU to another
+  std::array<bool, program::kMaxVcpus> began_{};  // of each thread: it has had a turn
 
   // The run of guest steps under way.
   wire::PlanAction action_{};

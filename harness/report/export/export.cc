@@ -591,6 +591,7 @@ void Exporter::Main() {
     }
   }
   Add("\n");
+  if (Uses(Helper::kMoveToCpu)) Add("\tmove_to_cpu(0);\n");
   Add(host_.body);
   Add("\n");
   if (selftest_) {
