@@ -125,7 +125,7 @@ class ProgramRun {
   // of the thread that runs it.
   ByVcpu<std::optional<uint16_t>> signal_step_{}, preempt_step_{};
   ByVcpu<uint8_t> thread_of_{};
-  VcpuThread* here_;  // the thread that has its turn
+  VcpuThread* here_;                              // the thread that has its turn
   bool moves_ = false;                            // threads, from one CPU to another
   std::array<bool, program::kMaxVcpus> began_{};  // of each thread: it has had a turn
 

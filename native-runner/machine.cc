@@ -362,8 +362,7 @@ void NativeMachine::Run(const wire::PlanView& plan, std::vector<uint8_t>& record
   std::memcpy(At(plan::kCodeBase), plan.code.data(), plan.code.size());
   std::memcpy(At(plan::kLiteralBase), plan.literals.data(), plan.literals.size());
   PutSteps(plan);
-  if (std::ranges::any_of(plan.steps,
-                          [](const auto& step) { return step.op == Op::kHostCpu; })) {
+  if (std::ranges::any_of(plan.steps, [](const auto& step) { return step.op == Op::kHostCpu; })) {
     // Else what a step moves away from would be chance, and a program no reproducer.
     cpu_set_t first;
     CPU_ZERO(&first);

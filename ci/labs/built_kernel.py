@@ -15,7 +15,7 @@ from . import apply, kernel_edits, kernels, selftests, store
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {"small": ["small.config"], "debug": ["small.config", "debug.config"]}
 EDITS_OF_KIND = {"small": [], "debug": ["kcov-of-kvm"]}
-PACKAGES = {**selftests.PACKAGES, "flex": "flex", "bison": "bison", "bc": "bc"}
+PACKAGES = (*selftests.PACKAGES, "flex", "bison", "bc", "libelf-dev")
 NAME = re.compile(rf"(?P<series>[0-9.]+)-(?P<kind>{'|'.join(CONFIGS)})(?P<edits>(\+[a-z0-9-]+)*)")
 
 
@@ -42,9 +42,7 @@ def parse(name):
 
 def built_kernel(wanted):
     """Built once for each version of the source, of its configuration and of its edits."""
-    selftests.needs(PACKAGES)
-    if not pathlib.Path("/usr/include/gelf.h").exists():
-        raise store.Failure("this needs packages: apt-get install libelf-dev", store.UNAVAILABLE)
+    store.need("building a kernel", PACKAGES)
     source = selftests.source(wanted.series)
     output = source.with_name("_".join([source.name, wanted.kind, *wanted.edits]))
     log = output.with_name(f"{output.name}.log")

@@ -6,7 +6,6 @@ import gzip
 import lzma
 import pathlib
 import re
-import shutil
 import struct
 import subprocess
 
@@ -138,7 +137,6 @@ def _unpacked(path):
     if path.suffix == ".gz":
         return gzip.decompress(data)
     if path.suffix == ".zst":
-        if shutil.which("zstd") is None:
-            raise store.Failure(f"{path} needs zstd: apt-get install zstd", store.UNAVAILABLE)
+        store.need(f"unpacking {path}", ("zstd",))
         return subprocess.run(["zstd", "-dc", path], stdout=subprocess.PIPE, check=True).stdout
     return data

@@ -15,7 +15,7 @@ from . import lab, store
 # Of the source what these tests need: 7.x has some headers of theirs among drivers.
 NEEDED = ["Makefile", "Kbuild", "scripts", "include", "arch/x86", "tools", "usr/Makefile", "usr/include",
           "drivers/dma/ioat", "drivers/dma/idxd", "drivers/net/ethernet/intel"]
-PACKAGES = {"make": "make", "gcc": "gcc", "tar": "tar", "xz": "xz-utils"}
+PACKAGES = ("make", "gcc", "tar", "xz-utils")
 TIMEOUT_S = 120
 SKIPPED = 4  # kselftest.h: KSFT_SKIP
 OURS = "kernel-tests"
@@ -46,16 +46,9 @@ def source(series, parts=None):
     return store.made(folder, [str(tarball), parts], unpack, f"unpacking {tarball.name}")
 
 
-def needs(packages):
-    missing = sorted({package for program, package in packages.items()
-                      if subprocess.run(["which", program], capture_output=True, check=False).returncode != 0})
-    if missing:
-        raise store.Failure(f"this needs packages: apt-get install {' '.join(missing)}", store.UNAVAILABLE)
-
-
 def built(series, tests):
     """{name: program}: of the tests those that this kernel has, as static programs."""
-    needs(PACKAGES)
+    store.need("building the kernel's selftests", PACKAGES)
     tree = source(series, NEEDED)
     folder = tree / "tools" / "testing" / "selftests" / "kvm"
     arch, where = ("x86", "x86") if (folder / "x86").exists() else ("x86_64", "x86_64")

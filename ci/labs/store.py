@@ -40,6 +40,29 @@ def lab_folder(name, environment=os.environ):
     return cache(environment) / "labs" / name
 
 
+def need(purpose, packages):
+    """Installs what is missing of Debian packages, as ci/test does; where it may not, the failure names them."""
+    asked = subprocess.run(["dpkg-query", "-W", "-f=${Package} ${Status}\\n", *packages], check=False, capture_output=True,
+                           text=True)
+    there = {line.split()[0] for line in asked.stdout.splitlines() if line.endswith("ok installed")}
+    missing = sorted(set(packages) - there)
+    if not missing:
+        return
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    may = shutil.which("apt-get") and (not root or shutil.which("sudo") and subprocess.run(
+        [*root, "true"], check=False, capture_output=True).returncode == 0)
+    if not may:
+        raise Failure(f"{purpose} needs packages, and installing them needs root: sudo apt-get install {' '.join(missing)}",
+                      UNAVAILABLE)
+    say(f"{purpose} needs packages; installing {' '.join(missing)}")
+    for words in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+        done = subprocess.run([*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *words], check=False,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise Failure(f"apt-get {words[0]} failed (exit code {done.returncode}): {done.stdout.strip()[-500:]}",
+                          UNAVAILABLE)
+
+
 def digest(*inputs):
     """The SHA-256 of the inputs: of a Path its contents, of all else its text. Their order and number count."""
     whole = hashlib.sha256()

@@ -286,9 +286,10 @@ constexpr StepRow kSteps[] = {
         kSupervisor | kXfdAble, 8,
         "KVM_SET_MSRS with two entries: it ends at a refused one, what is before it is done."),
     // Host.
-    Host(Op::kHostCpu, "host.cpu", Args{ArgRow{kU8, "cpu", 0}}, kNothing, 24,
-         "Moves the vCPU's thread to the n-th CPU allowed, modulo their number. Where a program has "
-         "this, or `host.online`, threads begin on CPU 0."),
+    Host(
+        Op::kHostCpu, "host.cpu", Args{ArgRow{kU8, "cpu", 0}}, kNothing, 24,
+        "Moves the vCPU's thread to the n-th CPU allowed, modulo their number. Where a program has "
+        "this, or `host.online`, threads begin on CPU 0."),
     Host(Op::kHostDirty, "host.dirty", Args{kPatternArg}, kNothing, 30,
          "A competitor on this CPU dirties every register with a pattern."),
     Host(Op::kHostPkru, "host.pkru", Args{ArgRow{kU32, "value", 0}}, kPkru, 12,

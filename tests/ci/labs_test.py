@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 import zlib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -371,11 +372,43 @@ class Machine(InAFolder):
         self.assertEqual(process.communicate(b"batch ")[0], b"batch through\n")
 
 
-class Selftests(unittest.TestCase):
-    def test_a_missing_program_is_named_with_its_package(self):
-        with self.assertRaisesRegex(store.Failure, "apt-get install xz-utils"):
-            selftests.needs({"sh": "dash", "no-such-xz": "xz-utils"})
+# With an apt-get that only writes down what it was asked for; dpkg knows gcc and no more.
+class Packages(InAFolder):
+    def setUp(self):
+        super().setUp()
+        self.asked = self.folder / "asked"
+        for name, text in {"dpkg-query": "echo gcc install ok installed; echo bison deinstall ok config-files; exit 1",
+                           "apt-get": f'echo "$@" >>{self.asked}; [ "$*" != "-qq update" ] || exit ${{UPDATE:-0}}',
+                           "sudo": 'shift; exec "$@"'}.items():
+            self.file(f"bin/{name}", f"#!/bin/sh\n{text}\n".encode()).chmod(0o755)
+        os.environ["PATH"] = f"{self.folder}/bin:/usr/bin:/bin"
 
+    def need(self, *packages):
+        store.need("building it", packages)
+        return self.asked.read_text().splitlines() if self.asked.exists() else []
+
+    def test_what_is_there_is_not_installed(self):
+        self.assertEqual(self.need("gcc"), [])
+
+    def test_what_is_missing_is_installed(self):
+        self.assertEqual(self.need("gcc", "flex", "bison"),
+                         ["-qq update", "-qq install -y --no-install-recommends bison flex"])
+
+    def test_who_is_not_root_is_told_what_to_install(self):
+        with unittest.mock.patch("os.geteuid", return_value=1000):
+            self.assertEqual(len(self.need("flex")), 2)
+            self.file("bin/sudo", b"#!/bin/sh\nexit 1\n")
+            with self.assertRaisesRegex(store.Failure, "building it needs .* needs root: sudo apt-get install bison flex$") as at:
+                self.need("gcc", "flex", "bison")
+        self.assertEqual(at.exception.code, store.UNAVAILABLE)
+
+    def test_an_archive_that_is_away_is_told(self):
+        os.environ["UPDATE"] = "100"
+        with self.assertRaisesRegex(store.Failure, r"apt-get update failed \(exit code 100\)"):
+            self.need("flex")
+
+
+class Selftests(unittest.TestCase):
     def test_what_did_not_run_is_told(self):
         """Tests that run themselves anew have words of their own in between."""
         inner = ["[==========] 1 test from 1 test suite ran. (0 ms total)", "[  PASSED  ] 1 test."]

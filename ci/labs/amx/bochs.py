@@ -19,10 +19,7 @@ OPTIONS = ["--enable-cpu-level=6", "--enable-x86-64", "--enable-vmx=2", "--enabl
 
 def bochs(leave_out=()):
     """The program. With `leave_out`, names of edits, one without them, to see what they are for."""
-    missing = [tool for tool in ("g++", "make", "as", "ld", "objcopy") if shutil.which(tool) is None]
-    if missing:
-        raise store.Failure(f"building Bochs needs {', '.join(missing)}: apt-get install g++ make binutils",
-                            store.UNAVAILABLE)
+    store.need("building Bochs", ("g++", "make", "binutils"))
     tarball = pathlib.Path(store.debian("source", "bochs=3.0")[0])
     inputs = [tarball, HERE / "edits.py", pathlib.Path(apply.__file__), HERE / "door.h", OPTIONS, tuple(leave_out)]
     # Clones with other edits may share the folder.

@@ -6,7 +6,6 @@ The kernel is unpacked here and not by itself: an emulator would take minutes.""
 import gzip
 import lzma
 import pathlib
-import shutil
 import struct
 import subprocess
 
@@ -32,8 +31,7 @@ def vmlinux(bzimage):
     if payload[:2] == b"\x1f\x8b":
         return gzip.decompress(payload)
     if payload[:4] == b"\x28\xb5\x2f\xfd":
-        if shutil.which("zstd") is None:
-            raise store.Failure(f"{bzimage} is compressed with zstd: apt-get install zstd", store.UNAVAILABLE)
+        store.need(f"unpacking {bzimage}", ("zstd",))
         # The last four bytes are its size; gzip's own end holds that.
         return subprocess.run(["zstd", "-dc"], input=payload[:-4], stdout=subprocess.PIPE, check=True).stdout
     raise store.Failure(f"{bzimage} is compressed in a way that is not known here (its payload begins with "

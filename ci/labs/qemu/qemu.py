@@ -16,7 +16,7 @@ KEPT = 4
 OPTIONS = ["--python=/usr/bin/python3", "--disable-download", "--target-list=x86_64-softmmu", "--without-default-features",
            "--without-default-devices", "--enable-system", "--enable-tcg", "--disable-docs", "--disable-tools",
            "--disable-guest-agent", "--disable-install-blobs", "--disable-werror"]
-NEEDED = {"gcc": "gcc", "ninja": "ninja-build", "pkg-config": "pkg-config", "flex": "flex", "bison": "bison"}
+NEEDED = ("gcc", "ninja-build", "pkg-config", "flex", "bison", "libglib2.0-dev", "python3-venv")
 
 
 def sources():
@@ -45,13 +45,7 @@ def build(of, leave_out=()):
 
 
 def _build(of, leave_out, output, temporary):
-    missing = [package for tool, package in NEEDED.items() if shutil.which(tool) is None]
-    if subprocess.run(["pkg-config", "--exists", "glib-2.0"], check=False).returncode != 0:
-        missing.append("libglib2.0-dev")
-    if subprocess.run(["/usr/bin/python3", "-c", "import ensurepip, venv"], check=False, capture_output=True).returncode != 0:
-        missing.append("python3-venv")
-    if missing:
-        raise store.Failure(f"building QEMU needs more tools: apt-get install {' '.join(missing)}", store.UNAVAILABLE)
+    store.need("building QEMU", NEEDED)
     work = output.with_name(f"{output.name}.build")
     store.remove(work)
     (work / "build").mkdir(parents=True)
