@@ -122,6 +122,7 @@ constexpr Known kKnown[] = {
     {"kvm-set-fpu-no-mxcsr", "MXCSR in the guest: expected 0x9fc0, got 0x1f80"},
     {"kvm-pvm-ldmxcsr-ud", "Vector of LDMXCSR: expected 0xd, got 0x6"},
     {"kvm-pvm-fxsave-misaligned", "Vector of FXSAVE: expected 0xd, got 0x0"},
+    {"kvm-pvm-host-pke", "Vector of LDMXCSR: expected 0x0, got 0xe"},
     {"kvm-pvm-host-xcr0", "XCR0 in the guest: expected 0x3, got"},
 };
 
