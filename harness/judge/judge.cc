@@ -89,9 +89,15 @@ class XfdOverTiles {
     if (step.op == kSetXsave || step.op == kInit || step.op == kMigrate) armed = false;
     const auto actor = program::RowOf(step).actor;
     found_ |= armed && (actor == program::Actor::kGuest || step.op == kRunImmediate);
+    ran_[step.vcpu] = step.op != kMigrate && (ran_[step.vcpu] || actor == program::Actor::kGuest);
     in_use = world == nullptr || InUse(step, *world, in_use);
   }
-  bool found() const { return found_; }
+  // With the run that the agent makes at the end, which completes a vCPU's last exit.
+  bool found() const {
+    bool at_end = false;
+    for (unsigned i = 0; i < program::kMaxVcpus; ++i) at_end |= armed_[i] && ran_[i];
+    return found_ || at_end;
+  }
 
  private:
   static constexpr uint64_t kTiles = Bit(xstate::Component::kTiledata);
@@ -122,7 +128,7 @@ class XfdOverTiles {
     }
   }
 
-  std::array<bool, program::kMaxVcpus> in_use_{}, armed_{};
+  std::array<bool, program::kMaxVcpus> in_use_{}, armed_{}, ran_{};
   bool found_ = false;
 };
 

@@ -208,6 +208,7 @@ TEST(Known, ExplainsWhatWasRecordedInLabs) {
         "kvm-get-fpu-no-mxcsr"}},
       {"amx-fcw-of-a-grown-fpstate", {"kvm-get-fpu-ignores-xstate-bv", "kvm-get-fpu-no-mxcsr"}},
       {"amd-lost-pkru-lets-an-access-through", {"kvm-migration-loses-pkru"}},
+      {"amx-xfd-over-tiles-at-the-end", {"kvm-set-msr-xfd-host-nm"}},
   };
   for (const auto& [name, causes] : traces) {
     EXPECT_EQ(KnownIn(std::string("labs-known/") + name + ".fpt"), causes) << name;
