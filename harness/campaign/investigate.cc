@@ -4,10 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <ctime>
 
 #include "harness/campaign/minimise.h"
-#include "harness/triage/finding.h"
+#include "harness/triage/cause.h"
 
 namespace fpswap::campaign {
 namespace {
@@ -48,7 +49,8 @@ Clock::duration Investigator::TimeForTheNext() const {
   return std::clamp<Clock::duration>(allowed - spent_, options_.least, options_.limit);
 }
 
-std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict) {
+std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict,
+                                                  const program::Program& program) {
   const triage::Sorted sorted = triage::Sort(verdict, runner_.platform(), known_);
   for (const triage::Known* entry : sorted.known) ++known_seen_[entry->name];
   std::map<std::string, triage::Signature> fresh;  // each once
@@ -57,17 +59,34 @@ std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict)
     triage::Signature signature = triage::SignatureOf(divergence);
     fresh.emplace(signature.Name(), std::move(signature));
   }
+  if (fresh.empty()) return {};
+  const std::string triggers = triage::Triggers(program);
   std::vector<triage::Signature> unseen;
   for (auto& [name, signature] : fresh) {
-    if (const auto seen = new_seen_.find(name); seen != new_seen_.end()) {
-      ++seen->second;
-    } else if (const auto waits = waiting_.find(name); waits != waiting_.end()) {
+    auto at = seen_.find(name);
+    if (const auto waits = waiting_.find(name); waits != waiting_.end()) {
       ++waits->second;
-    } else if (new_count() < kMaxSignatures) {
-      std::error_code status;
-      const bool done = std::filesystem::exists(options_.findings / name, status);
-      (done ? new_seen_ : waiting_)[name] = 1;
-      if (!done) unseen.push_back(std::move(signature));
+      continue;
+    }
+    if (at == seen_.end()) {
+      if (new_count() >= kMaxSignatures) continue;
+      auto findings = triage::FindingsOf(options_.findings, signature);
+      if (findings.empty()) {
+        waiting_[name] = 1;
+        unseen.push_back(std::move(signature));
+        continue;
+      }
+      at = seen_.emplace(name, Seen{.findings = std::move(findings)}).first;
+    }
+    Seen& seen = at->second;
+    const auto of = std::ranges::find_if(seen.findings, [&](const auto& one) {
+      return triage::MayShareCause(one.triggers, triggers);
+    });
+    const bool explained = of != seen.findings.end();
+    ++new_seen_[explained ? of->name : seen.findings.front().name];
+    if (!explained && seen.findings.size() < triage::kMaxOfASignature &&
+        std::has_single_bit(++seen.unexplained)) {
+      unseen.push_back(std::move(signature));
     }
   }
   return unseen;
@@ -98,13 +117,15 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
   finding.after = options_.ran_so_far ? options_.ran_so_far() : 0;
   finding.steps_found = static_cast<unsigned>(ran.plan.effective.steps.size());
   const auto confirm = [&](const program::Program& program) {
-    finding.repeats = finding.reruns = 0;
-    while (finding.reruns < options_.reruns && !over()) {
-      ++finding.reruns;
-      finding.repeats += shows(program);
-    }
+    unsigned repeats = 0, reruns = 0;
+    for (; reruns < options_.reruns && !over(); ++reruns) repeats += shows(program);
+    // Without time for it, what the program did that it was made of stands.
+    if (reruns == 0) return;
+    finding.repeats = repeats;
+    finding.reruns = reruns;
   };
   confirm(ran.plan.effective);
+  bool smallest_known = false;
   if (finding.repeats > 0) {
     const bool steady = finding.repeats == finding.reruns;
     // One that comes and goes would lose steps it needs, and takes several runs a candidate.
@@ -115,9 +136,10 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
       }
       return false;
     };
-    const auto smallest =
-        Minimise(ran.plan.effective, in_a_few, {.budget = options_.budget / tries}).program;
-    if (!(smallest == ran.plan.effective)) confirm(smallest);
+    const Minimised smallest =
+        Minimise(ran.plan.effective, in_a_few, {.budget = options_.budget / tries});
+    smallest_known = smallest.done && !over();
+    if (!(smallest.program == ran.plan.effective)) confirm(smallest.program);
   }
   if (finding.repeats < finding.reruns) {
     finding.before.assign(before.begin(), before.end());
@@ -136,13 +158,23 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
                    .trims = ran.plan.trims,
                    .records = std::move(best.records)};
   spent_ += Clock::now() - begin;
-  const auto written = triage::WriteFinding(options_.findings, finding);
+  // With more steps than it needs one may seem to be another bug that is none.
+  const auto earlier = seen_.find(wanted.Name());
+  if (earlier != seen_.end() && !smallest_known) return status;
+  const auto written = triage::WriteFinding(options_.findings, std::move(finding));
   const auto counted = waiting_.extract(wanted.Name());
   if (!written) {
     write_error_ = fmt::format("a finding could not be written: {}", written.error());
-  } else if (!counted.empty()) {
-    new_seen_[counted.key()] += counted.mapped();
+    return status;
   }
+  if (!counted.empty()) {
+    new_seen_[written->name] += counted.mapped();
+  } else if (written->added && earlier != seen_.end()) {
+    // Note() has counted its program as one of the first's.
+    --new_seen_[earlier->second.findings.front().name];
+    ++new_seen_[written->name];
+  }
+  seen_[wanted.Name()].findings = triage::FindingsOf(options_.findings, wanted);
   return status;
 }
 

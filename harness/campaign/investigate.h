@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What becomes of a divergence: it is told from known ones, confirmed, minimised, and written as a
-// finding unless one with its signature is there. Fuzzing and replaying share it.
+// finding unless one with its signature is there that may have its cause (cause.h). Fuzzing and
+// replaying share it.
 //
 // Thread safety: none; used by the thread that owns the Runner.
 #pragma once
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "harness/campaign/runner.h"
+#include "harness/triage/finding.h"
 #include "harness/triage/known.h"
 #include "harness/triage/signature.h"
 
@@ -46,9 +48,12 @@ class Investigator {
   // `known` and `runner` outlive this.
   Investigator(Runner& runner, std::span<const triage::Known> known, Options options);
 
-  // Counts a verdict that is not ok. The signatures in it that nobody has looked into, each for
-  // Investigate(): a common divergence does not hide a rare one behind it.
-  std::vector<triage::Signature> Note(const judge::Verdict& verdict);
+  // Counts a verdict on `program` that is not ok. The signatures in it to look into, each for
+  // Investigate(): a common divergence does not hide a rare one behind it. They are those without a
+  // finding, and those that `program` shows without what their findings need: another bug may be
+  // behind it. Looking is dear, so it is done at the first such program, the second, the fourth ...
+  std::vector<triage::Signature> Note(const judge::Verdict& verdict,
+                                      const program::Program& program);
 
   // REQUIRES: Note(ran.verdict) gave `wanted`. `before` are the programs that ran before it in its
   // batch. Everything it runs is announced to `about_to_run` first; an error of it, or of the
@@ -81,6 +86,12 @@ class Investigator {
   std::span<const triage::Known> known_;
   Options options_;
   Counts known_seen_, new_seen_, waiting_;
+  // Of a signature with findings, by its name.
+  struct Seen {
+    std::vector<triage::OneOfASignature> findings;
+    uint64_t unexplained = 0;  // programs that have what none of the findings needs
+  };
+  std::map<std::string, Seen> seen_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::duration spent_{};
   std::string write_error_;

@@ -147,25 +147,31 @@ bool FewerFeatures(Search& search) {
 // simpler for several is tried from the simplest on.
 struct Weaker {
   Op op, simpler;
-  bool keep_args;  // the same arguments in the same places
+  // Of each argument of `simpler`: the argument of `op` that it is, or -1, its fallback.
+  std::array<int8_t, program::kArgCount> from;
 };
+constexpr std::array<int8_t, program::kArgCount> kSame = {0, 1, 2, 3}, kNone = {-1, -1, -1, -1};
 constexpr Weaker kWeaker[] = {
-    {Op::kExitMmioRead, Op::kExitOut, false},
-    {Op::kExitMmioWrite, Op::kExitOut, false},
-    {Op::kExitMmioVector, Op::kExitOut, false},
-    {Op::kExitCpuid, Op::kExitOut, false},
-    {Op::kExitHlt, Op::kExitOut, false},
-    {Op::kExitMsr, Op::kExitOut, false},
-    {Op::kExitPageFault, Op::kExitOut, false},
-    {Op::kGetXsave2, Op::kGetXsave, true},
-    {Op::kGetMsrList, Op::kGetMsr, true},
-    {Op::kSetMsrList, Op::kSetMsr, true},
-    {Op::kXsaves, Op::kXsave, true},
-    {Op::kXsaveopt, Op::kXsave, true},
-    {Op::kXsavec, Op::kXsave, true},
-    {Op::kXrstors, Op::kXrstor, true},
-    {Op::kHostPreempt, Op::kHostDirty, true},
-    {Op::kHostFork, Op::kHostDirty, true},
+    {Op::kExitMmioRead, Op::kExitOut, kNone},
+    {Op::kExitMmioWrite, Op::kExitOut, kNone},
+    {Op::kExitMmioVector, Op::kExitOut, kNone},
+    {Op::kExitCpuid, Op::kExitOut, kNone},
+    {Op::kExitHlt, Op::kExitOut, kNone},
+    {Op::kExitMsr, Op::kExitOut, kNone},
+    {Op::kExitPageFault, Op::kExitOut, kNone},
+    {Op::kGetXsave2, Op::kGetXsave, kSame},
+    {Op::kGetMsrList, Op::kGetMsr, kSame},
+    {Op::kSetMsrList, Op::kSetMsr, kSame},
+    // The guest's own write, if it does not matter whose it is: one bug is then one trigger.
+    {Op::kSetXcrsList, Op::kXsetbv, {-1, 1, -1, -1}},
+    {Op::kSetXcrs, Op::kXsetbv, {-1, 2, -1, -1}},
+    {Op::kSetMsr, Op::kWrmsr, kSame},
+    {Op::kXsaves, Op::kXsave, kSame},
+    {Op::kXsaveopt, Op::kXsave, kSame},
+    {Op::kXsavec, Op::kXsave, kSame},
+    {Op::kXrstors, Op::kXrstor, kSame},
+    {Op::kHostPreempt, Op::kHostDirty, kSame},
+    {Op::kHostFork, Op::kHostDirty, kSame},
 };
 
 bool WeakerSteps(Search& search) {
@@ -177,9 +183,9 @@ bool WeakerSteps(Search& search) {
       step.op = weaker.simpler;
       const program::StepRow& row = program::RowOf(step);
       for (unsigned arg = 0; arg < program::kArgCount; ++arg) {
-        if (!weaker.keep_args || row.args[arg].kind == ArgKind::kNone) {
-          step.arg[arg] = row.args[arg].fallback;
-        }
+        const int8_t from = row.args[arg].kind == ArgKind::kNone ? int8_t{-1} : weaker.from[arg];
+        step.arg[arg] = from < 0 ? row.args[arg].fallback
+                                 : search.best().steps[i].arg[static_cast<unsigned>(from)];
       }
       helped |= search.TryStep(i, step);
     }

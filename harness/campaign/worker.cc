@@ -205,7 +205,7 @@ Status Worker::Impl::RunBatch(const Batch& batch) {
         ++stats->programs;
         stats->trimmed += batch.plans[index].trims.size();
         if (verdict.ok()) return;
-        auto unseen = investigator.Note(verdict);
+        auto unseen = investigator.Note(verdict, batch.plans[index].effective);
         if (unseen.empty()) return;
         divergent.push_back({index,
                              Ran{batch.plans[index], {records.begin(), records.end()}, verdict},

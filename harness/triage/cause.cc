@@ -99,6 +99,11 @@ std::string Triggers(const program::Program& program) {
   return names.empty() ? NamesOf(program, SetsAll) : names;
 }
 
+bool MayShareCause(std::string_view fewer, std::string_view triggers) {
+  if (fewer.empty()) return triggers.empty();
+  return std::ranges::includes(Split(triggers), Split(fewer));
+}
+
 std::map<std::string, std::string> GroupByCause(std::vector<Evidence> findings) {
   // Those that need least come first: they lead.
   const auto need = [](const Evidence& e) {
@@ -109,25 +114,22 @@ std::map<std::string, std::string> GroupByCause(std::vector<Evidence> findings) 
            std::tuple(need(b), b.steps, std::string_view(b.name));
   });
   struct Leader {
-    std::vector<std::string_view> triggers;
+    std::string_view triggers;
     std::string title;
   };
   std::map<std::pair<std::string_view, std::string_view>, std::vector<Leader>> leaders;
   std::map<std::string, std::string> titles;
   for (const Evidence& each : findings) {
     auto& list = leaders[{each.effect, each.plant}];
-    const std::vector<std::string_view> triggers = Split(each.triggers);
-    const auto leads = [&](const Leader& leader) {
-      // One that needs nothing is no part of what needs something: what it needs was not seen.
-      if (leader.triggers.empty()) return triggers.empty();
-      return std::ranges::includes(triggers, leader.triggers);
-    };
-    auto leader = std::ranges::find_if(list, leads);
+    auto leader = std::ranges::find_if(
+        list, [&](const Leader& leader) { return MayShareCause(leader.triggers, each.triggers); });
     if (leader == list.end()) {
       std::string title = each.effect;
-      if (!triggers.empty()) title += fmt::format(" after {}", fmt::join(triggers, ", "));
+      if (!each.triggers.empty()) {
+        title += fmt::format(" after {}", fmt::join(Split(each.triggers), ", "));
+      }
       if (!each.plant.empty()) title += fmt::format(" (plant {})", each.plant);
-      list.push_back({triggers, std::move(title)});
+      list.push_back({each.triggers, std::move(title)});
       leader = list.end() - 1;
     }
     titles[each.name] = leader->title;

@@ -26,6 +26,11 @@ std::string_view RelationFamily(judge::Relation relation);  // "lost", "foreign"
 // joined by '+'. "" if none is there.
 std::string Triggers(const program::Program& program);
 
+// Whether what needs `triggers` may have the cause of what needs `fewer` (both as Triggers() gives
+// them): it has all of them. What needs nothing is no part of what needs something: what it needs
+// was not seen.
+bool MayShareCause(std::string_view fewer, std::string_view triggers);
+
 // What is known of a finding for this.
 struct Evidence {
   std::string name;      // the finding's

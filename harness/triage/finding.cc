@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -72,7 +73,7 @@ std::expected<void, std::string> WriteFiles(const fs::path& folder, const Findin
 
 std::string FindingReadme(const Finding& finding) {
   const trace::Platform& platform = finding.trace.platform;
-  const std::string name = finding.signature.Name();
+  const std::string name = FindingName(finding.signature, finding.number);
   std::string text = fmt::format("# {}\n\n", name);
   if (!finding.plant.empty()) {
     text += fmt::format(
@@ -113,7 +114,7 @@ std::string FindingVerdictJson(const Finding& finding) {
   json object = json::parse(judge::VerdictToJson(finding.verdict), nullptr, false);
   if (!object.is_object()) object = json::object();
   object["signature"] = finding.signature.Key();
-  object["name"] = finding.signature.Name();
+  object["name"] = FindingName(finding.signature, finding.number);
   object["divergence"] = finding.divergence;
   object["root"] = finding.root;
   object["target"] = finding.trace.platform.name();
@@ -230,27 +231,58 @@ std::expected<FindingFacts, std::string> ReadFinding(const fs::path& folder) {
   return facts;
 }
 
-std::expected<bool, std::string> WriteFinding(const fs::path& findings, const Finding& finding) {
-  const fs::path folder = findings / finding.signature.Name();
-  const fs::path temporary = findings / fmt::format(".{}.{}", folder.filename().string(), getpid());
-  std::error_code status;
-  if (fs::exists(folder, status)) return false;
-  fs::remove_all(temporary, status);
-  fs::create_directories(temporary, status);
-  if (status) {
-    return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+std::string FindingName(const Signature& signature, unsigned number) {
+  return number <= 1 ? signature.Name() : fmt::format("{}-{}", signature.Name(), number);
+}
+
+std::vector<OneOfASignature> FindingsOf(const fs::path& findings, const Signature& signature) {
+  std::vector<OneOfASignature> all;
+  for (unsigned number = 1; number <= kMaxOfASignature; ++number) {
+    std::string name = FindingName(signature, number);
+    std::error_code status;
+    if (!fs::exists(findings / name, status)) continue;
+    const auto program = files::ReadProgram(SmallestProgram(findings / name));
+    all.push_back({std::move(name), program ? Triggers(*program) : ""});
   }
-  if (auto written = WriteFiles(temporary, finding); !written) {
+  return all;
+}
+
+std::expected<Written, std::string> WriteFinding(const fs::path& findings, Finding finding) {
+  const std::string triggers = Triggers(finding.trace.program);
+  // Each time round another worker was faster, and one more is there.
+  for (;;) {
+    const auto there = FindingsOf(findings, finding.signature);
+    for (const OneOfASignature& one : there) {
+      if (MayShareCause(one.triggers, triggers)) return Written{one.name};
+    }
+    if (there.size() >= kMaxOfASignature) return Written{there.front().name};
+    const auto is_there = [&](const std::string& name) {
+      return std::ranges::find(there, name, &OneOfASignature::name) != there.end();
+    };
+    finding.number = 1;
+    while (is_there(FindingName(finding.signature, finding.number))) ++finding.number;
+    const std::string name = FindingName(finding.signature, finding.number);
+    const fs::path folder = findings / name;
+    const fs::path temporary = findings / fmt::format(".{}.{}", name, getpid());
+    std::error_code status;
     fs::remove_all(temporary, status);
-    // The message begins with the file's path: told under the name that the user will look for.
-    return std::unexpected(folder.string() + written.error().substr(temporary.string().size()));
+    fs::create_directories(temporary, status);
+    if (status) {
+      return std::unexpected(fmt::format("{}: {}", folder.string(), status.message()));
+    }
+    if (auto written = WriteFiles(temporary, finding); !written) {
+      fs::remove_all(temporary, status);
+      // The message begins with the file's path: told under the name that the user will look for.
+      return std::unexpected(folder.string() + written.error().substr(temporary.string().size()));
+    }
+    if (rename(temporary.c_str(), folder.c_str()) == 0) return Written{name, true};
+    const int error = errno;
+    fs::remove_all(temporary, status);
+    // rename never replaces a folder that holds anything.
+    if (error != EEXIST && error != ENOTEMPTY) {
+      return std::unexpected(fmt::format("{}: {}", folder.string(), std::strerror(error)));
+    }
   }
-  if (rename(temporary.c_str(), folder.c_str()) == 0) return true;
-  const int error = errno;
-  fs::remove_all(temporary, status);
-  // Another worker was faster: rename never replaces a folder that holds anything.
-  if (error == EEXIST || error == ENOTEMPTY) return false;
-  return std::unexpected(fmt::format("{}: {}", folder.string(), std::strerror(error)));
 }
 
 }  // namespace fpswap::triage

@@ -9,6 +9,9 @@
 //   NAME/README.md      what was possible, what was seen, how to repeat it
 //   NAME/before/NN.fps  only where it does not repeat alone: the programs that ran before it
 //
+// NAME is the signature's. A second bug may have the signature of a first: what shows it without
+// the steps that the first needs is another finding, NAME-2.
+//
 // A finding appears whole (written beside and renamed) or not at all; two workers that find the
 // same signature at once leave one. Errors are sentences. No shared state.
 #pragma once
@@ -27,6 +30,7 @@ namespace fpswap::triage {
 
 struct Finding {
   Signature signature;
+  unsigned number = 1;  // of those with this signature; WriteFinding gives it
   trace::Trace trace;
   judge::Verdict verdict;
   size_t divergence = 0;  // index in the verdict of the one that the signature is of
@@ -42,9 +46,27 @@ struct Finding {
   std::vector<program::Program> before;
 };
 
-// True if it was written, false if a finding of that name was there already.
-std::expected<bool, std::string> WriteFinding(const std::filesystem::path& findings,
-                                              const Finding& finding);
+constexpr unsigned kMaxOfASignature = 4;
+
+// The folder's name of the finding with this signature and number.
+std::string FindingName(const Signature& signature, unsigned number);
+
+// The findings of a signature that are there.
+struct OneOfASignature {
+  std::string name;      // the folder's
+  std::string triggers;  // as Triggers() of cause.h gives them
+};
+std::vector<OneOfASignature> FindingsOf(const std::filesystem::path& findings,
+                                        const Signature& signature);
+
+// The finding's folder, and whether it was written: not if one is there that may have its cause
+// (MayShareCause), or kMaxOfASignature are.
+struct Written {
+  std::string name;
+  bool added = false;
+};
+std::expected<Written, std::string> WriteFinding(const std::filesystem::path& findings,
+                                                 Finding finding);
 
 // What a finding's files say of it. Total: what they do not say is left empty.
 struct FindingFacts {

@@ -8,6 +8,7 @@
 
 #include "harness/files/files.h"
 #include "harness/trace/trace.h"
+#include "harness/triage/cause.h"
 #include "tests/campaign/fakes.h"
 
 namespace fpswap::campaign {
@@ -45,7 +46,7 @@ std::expected<void, std::string> Handle(Investigator& investigator, FakeRunner& 
   auto ran = RunOne(runner, program);
   if (!ran) return std::unexpected(ran.error());
   if (ran->verdict.ok()) return {};
-  for (const triage::Signature& wanted : investigator.Note(ran->verdict)) {
+  for (const triage::Signature& wanted : investigator.Note(ran->verdict, program)) {
     if (auto status = investigator.Investigate(*ran, wanted, before, NotAnnounced); !status) {
       return status;
     }
@@ -172,7 +173,7 @@ TEST(Investigator, AnnouncesEachProgramBeforeItRunsAndStopsWhereItCannot) {
   Investigator investigator(runner, {}, {.findings = folder.path()});
   const auto ran = RunOne(runner, Guilty());
   ASSERT_TRUE(ran);
-  const auto unseen = investigator.Note(ran->verdict);
+  const auto unseen = investigator.Note(ran->verdict, Guilty());
   ASSERT_EQ(unseen.size(), 1u);
   const size_t before = runner.ran();
   const auto status = investigator.Investigate(*ran, unseen[0], {}, [](const Program&) {
@@ -193,7 +194,7 @@ TEST(Investigator, SaysSoWhenAFindingCannotBeWrittenAndLooksAgainNextTime) {
   EXPECT_THAT(investigator.write_error(), HasSubstr("could not be written"));
   EXPECT_THAT(investigator.write_error(), Not(HasSubstr("/.")))
       << "the finding's own name, not that of a temporary file";
-  EXPECT_EQ(investigator.Note(VzeroallThenGetDiverges(Guilty())).size(), 1u);
+  EXPECT_EQ(investigator.Note(VzeroallThenGetDiverges(Guilty()), Guilty()).size(), 1u);
 }
 
 TEST(Investigator, WriteErrorIsOfTheLastFindingOnly) {
@@ -240,15 +241,78 @@ TEST(Investigator, WhatHasNoFindingYetIsNewAgainInTheNextLife) {
   Investigator killed(runner, {}, {.findings = folder.path()});
   const auto ran = RunOne(runner, Guilty());
   ASSERT_TRUE(ran);
-  const auto unseen = killed.Note(ran->verdict);
+  const auto unseen = killed.Note(ran->verdict, Guilty());
   ASSERT_EQ(unseen.size(), 2u);
   ASSERT_TRUE(killed.Investigate(*ran, unseen[0], {}, NotAnnounced));
   EXPECT_EQ(killed.new_count(), 2u);
   Investigator next(runner, {}, {.findings = folder.path()});
   next.Restore(killed.known_seen(), killed.new_seen());
-  const auto again = next.Note(ran->verdict);
+  const auto again = next.Note(ran->verdict, Guilty());
   ASSERT_EQ(again.size(), 1u);
   EXPECT_EQ(again[0], unseen[1]);
+}
+
+// Two bugs with one signature: one needs an exit, the other the competitor.
+judge::Verdict TwoBugs(const Program& program) {
+  const bool one = Contains(program, Op::kExitOut), other = Contains(program, Op::kHostDirty);
+  return one || other ? VzeroallThenGetDiverges(program) : judge::Verdict{};
+}
+
+Program With(std::initializer_list<Op> triggers) {
+  Program program = Guilty();
+  for (const Op op : triggers) program.steps.insert(program.steps.begin() + 2, {.op = op});
+  return program;
+}
+
+TEST(Investigator, ABugDoesNotHideAnotherWithItsSignature) {
+  const TemporaryFolder folder;
+  FakeRunner runner(TwoBugs);
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kExitOut})));
+  const size_t ran = runner.ran();
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kExitOut, Op::kHostDirty})));
+  EXPECT_EQ(runner.ran(), ran + 1) << "it has what the first needs";
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kHostDirty, Op::kHostSignal})));
+  const std::string name = triage::SignatureOf(SomeDivergence()).Name();
+  EXPECT_EQ(investigator.new_seen(), (Investigator::Counts{{name, 2}, {name + "-2", 1}}));
+  const auto second = files::ReadProgram(folder.path() / (name + "-2") / "program.fps");
+  ASSERT_TRUE(second) << second.error();
+  EXPECT_EQ(triage::Triggers(*second), "host.dirty");
+  EXPECT_THAT(files::ReadFile(folder.path() / (name + "-2") / "README.md", 1 << 20).value(),
+              HasSubstr("fpswap run " + name + "-2/program.fps"));
+  // The next run knows both.
+  Investigator next(runner, {}, {.findings = folder.path()});
+  EXPECT_TRUE(next.Note(TwoBugs(With({Op::kHostDirty})), With({Op::kHostDirty})).empty());
+  EXPECT_EQ(next.new_seen(), (Investigator::Counts{{name + "-2", 1}}));
+}
+
+// The finding could not be made smaller, so that it has triggers which it does not need.
+TEST(Investigator, WhatIsNotMadeSmallToTheEndIsNoOtherBug) {
+  const TemporaryFolder folder;
+  FakeRunner runner(TwoBugs);
+  Investigator investigator(runner, {}, {.findings = folder.path(), .budget = 3});
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kExitOut})));
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kHostDirty})));
+  EXPECT_EQ(FoldersIn(folder.path()).size(), 1u);
+}
+
+// Its triggers come and go with the program, as where an earlier program matters.
+TEST(Investigator, LooksForOthersLessAndLess) {
+  const TemporaryFolder folder;
+  bool alone = false;
+  FakeRunner runner([&](const Program& program) {
+    return alone ? judge::Verdict{} : VzeroallThenGetDiverges(program);
+  });
+  Investigator investigator(runner, {}, {.findings = folder.path()});
+  ASSERT_TRUE(Handle(investigator, runner, With({Op::kExitOut})));
+  alone = true;
+  unsigned looked = 0;
+  for (unsigned i = 1; i <= 100; ++i) {
+    looked += !investigator.Note(VzeroallThenGetDiverges(Guilty()), With({Op::kHostDirty})).empty();
+  }
+  EXPECT_EQ(looked, 7u) << "1, 2, 4 ... 64";
+  EXPECT_EQ(investigator.new_seen().begin()->second, 101u);
+  EXPECT_EQ(investigator.new_count(), 1u);
 }
 
 // A target that is broken throughout: another signature each time.
@@ -273,6 +337,10 @@ TEST(Investigator, TakesItsShareOfTheTimeAndNoMore) {
     ASSERT_TRUE(Handle(investigator, runner, large));
   }
   EXPECT_EQ(FoldersIn(folder.path()).size(), 6u) << "each has its finding";
+  for (const fs::path& found : FoldersIn(folder.path())) {
+    const std::string readme = files::ReadFile(found / "README.md", 1 << 20).value();
+    EXPECT_THAT(readme, Not(HasSubstr("not run again"))) << "it was, before the time was over";
+  }
   // 100 ms for the first, 10 ms for each other, at 5 ms a run; one may begin just before the end.
   EXPECT_LE(runner.ran(), (1 + 20 + 1) + 5 * (1 + 2 + 1));
 }

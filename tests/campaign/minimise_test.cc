@@ -166,6 +166,14 @@ TEST(MinimisePasses, WeakerSteps) {
   Program slot = ProgramOf({Op::kXsavec});
   slot.steps[0].arg[0] = 3;
   EXPECT_EQ(Alone("weaker-steps", slot, Anything).steps[0].arg[0], 3u) << "its arguments stay";
+  Program xcr0 = ProgramOf({Op::kSetXcrs, Op::kSetXcrsList});
+  xcr0.steps[0].arg = {1, 0, 7, 0};
+  xcr0.steps[1].arg = {0, 3, 0, 1};
+  const Program own = Alone("weaker-steps", xcr0, Anything);
+  for (const auto& [step, value] : {std::pair(own.steps[0], 7u), {own.steps[1], 3u}}) {
+    EXPECT_EQ(step.op, Op::kXsetbv);
+    EXPECT_EQ(step.arg[1], value) << "the value stays";
+  }
 }
 
 TEST(MinimisePasses, DefaultArguments) {

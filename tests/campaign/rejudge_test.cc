@@ -47,7 +47,7 @@ class Rejudge : public ::testing::Test {
     finding.trace.program = ProgramOf({Op::kVzeroall});
     finding.verdict.divergences.push_back(SomeDivergence());
     finding.signature = triage::SignatureOf(SomeDivergence());
-    EXPECT_TRUE(triage::WriteFinding(Findings(), finding).value_or(false));
+    EXPECT_TRUE(triage::WriteFinding(Findings(), finding).value_or(triage::Written{}).added);
     return finding.signature.Name();
   }
   Judged Judge(FakeRunner& runner, const JudgedWith& with, const Judged& before = {},

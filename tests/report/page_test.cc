@@ -134,7 +134,7 @@ TEST(ImageMap, RegionsCoverAllBytesWhateverTheyHold) {
 TEST(Report, ShowsARealFindingDownToTheBit) {
   const TemporaryFolder folder;
   const triage::Finding finding = FindingOf(kPkru);
-  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value());
+  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value().added);
   const ReportData data = Collected(folder.path());
   ASSERT_EQ(data.groups.size(), 1u);
   const Group& group = data.groups[0];
@@ -156,7 +156,7 @@ TEST(Report, CountsByPlatformAndSaysWhereItWasNotSeen) {
   const TemporaryFolder folder;
   const triage::Finding finding = FindingOf(kFpu);
   const std::string name = finding.signature.Name();
-  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value());
+  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value().added);
   {
     auto store = triage::Store::Open(folder.path());
     ASSERT_TRUE(store) << store.error();
@@ -193,7 +193,7 @@ TEST(Report, SaysWhereThisOracleNoLongerFindsIt) {
   triage::Finding finding = FindingOf(kPkru);
   finding.signature.cause.clear();
   finding.signature.where = "another place";
-  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value());
+  ASSERT_TRUE(triage::WriteFinding(folder.path(), finding).value().added);
   const ReportData data = Collected(folder.path());
   ASSERT_EQ(data.groups.size(), 1u);
   EXPECT_FALSE(data.groups[0].detail->divergence);
@@ -253,8 +253,8 @@ TEST(Report, OfAFolderWithoutFindingsAndRunsSaysSo) {
 // breaks these is told.
 TEST(Report, IsGoodInABrowser) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(triage::WriteFinding(folder.path(), FindingOf(kPkru)).value());
-  ASSERT_TRUE(triage::WriteFinding(folder.path(), FindingOf(kFpu)).value());
+  ASSERT_TRUE(triage::WriteFinding(folder.path(), FindingOf(kPkru)).value().added);
+  ASSERT_TRUE(triage::WriteFinding(folder.path(), FindingOf(kFpu)).value().added);
   const std::string hostile(300, 'W');  // no blank to break at
   {
     auto store = triage::Store::Open(folder.path());

@@ -139,7 +139,7 @@ TEST(Store, KeepsABoundedNumberOfSamplesThatStillSpanTheRun) {
 
 TEST(Store, FoldersAreTheTruthAndTheIndexFollowsThem) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("YMM5[255:128] of the image")).value());
+  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("YMM5[255:128] of the image")).value().added);
   const std::string name = SomeFinding("YMM5[255:128] of the image").signature.Name();
   {
     Store store = Opened(folder.path());
@@ -148,7 +148,7 @@ TEST(Store, FoldersAreTheTruthAndTheIndexFollowsThem) {
   }
   fs::remove(folder.path() / Store::kFile);
   Store store = Opened(folder.path());
-  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("MXCSR of the image")).value());
+  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("MXCSR of the image")).value().added);
   EXPECT_EQ(store.Index().value(), 2u);
   const auto findings = store.Findings();
   ASSERT_TRUE(findings) << findings.error();
@@ -221,7 +221,7 @@ TEST(Store, RefusesWhatIsNoDatabaseOfItsAndSaysWhatToDo) {
 // Each page of a good database overwritten in its turn: an error or an answer, never a crash.
 TEST(Store, DamageAnywhereIsAnErrorOrHarmless) {
   const TemporaryFolder folder;
-  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("MXCSR of the image")).value());
+  ASSERT_TRUE(WriteFinding(folder.path(), SomeFinding("MXCSR of the image")).value().added);
   {
     Store store = Opened(folder.path());
     const auto run = store.BeginRun(SomeRun(".run-a"));
