@@ -56,7 +56,8 @@ inline End EndOf(const Records& records) {
   return out;
 }
 
-// The records without the time the program took, which is never the same.
+// The records without the time the program took, which is never the same, and without how often it
+// was begun again because that was too long, which is the machine's load.
 inline Records WithoutTime(const Records& records) {
   Records out;
   trace::RecordReader reader(records);
@@ -65,6 +66,7 @@ inline Records WithoutTime(const Records& records) {
     trace::EndRecord end{};
     if (view.kind == trace::RecordKind::kEnd && trace::ReadHead(view.bytes, end)) {
       end.micros = 0;
+      end.hangs = 0;
       trace::AppendRecord(out, view.kind, view.vcpu, view.step,
                           {reinterpret_cast<const uint8_t*>(&end), sizeof(end)},
                           view.bytes.subspan(sizeof(end)));
