@@ -108,7 +108,7 @@ struct CorpusOptions {
 struct ExportOptions {
   Common common;
   std::filesystem::path path, output;
-  std::string format = "selftest";
+  std::string format;  // "": what suits the program
 };
 
 struct ReportOptions {

@@ -102,7 +102,9 @@ std::expected<void, std::string> ReadProgramInto(const fs::path& path, ExportReq
   if (text) request.comments = CommentsOf(*text);
   request.program = std::move(*program);
   request.platform = campaign::EverythingPlatform();
-  request.title = fmt::format("Test guest FPU state: {}", path.stem().string());
+  request.title = fmt::format("Test {} FPU state: {}",
+                              report::IsAboutAThread(request.program) ? "a thread's" : "guest",
+                              path.stem().string());
   return {};
 }
 
@@ -155,8 +157,6 @@ std::expected<void, std::string> DescribeKnown(const fs::path& folder, ExportReq
 
 int Export(const ExportOptions& options, const Io& io) {
   ExportRequest request;
-  request.format =
-      options.format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
   std::error_code status;
   const bool folder = fs::is_directory(options.path, status);
   const fs::path path = TraceOrProgram(options.path);
@@ -169,10 +169,14 @@ int Export(const ExportOptions& options, const Io& io) {
     const auto described = DescribeKnown(options.path, request);
     if (!described) return Fail(io, kBadInput, described.error());
   }
+  const bool thread = report::IsAboutAThread(request.program);
+  const std::string format =
+      !options.format.empty() ? options.format : thread ? "c" : "selftest";
+  request.format = format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
   const auto text = report::ExportC(request);
   if (!text) return Fail(io, kBadInput, fmt::format("{}: {}", path.string(), text.error()));
   nlohmann::json told = {
-      {"file", options.output.string()}, {"format", options.format}, {"title", request.title}};
+      {"file", options.output.string()}, {"format", format}, {"title", request.title}};
   if (options.output == "-") {
     told["text"] = *text;
     io.out(options.common.json ? Dump(told) : *text);
@@ -204,9 +208,10 @@ void AddExport(CLI::App& app, Chosen& chosen) {
       ->required();
   command
       ->add_option("--format", options->format,
-                   "selftest: for tools/testing/selftests/kvm; c: needs no kernel tree")
-      ->check(CLI::IsMember({"selftest", "c"}))
-      ->capture_default_str();
+                   "selftest: for tools/testing/selftests/kvm, what is written if nothing is "
+                   "said; c: needs no kernel tree. A program with os.* steps, which are about a "
+                   "thread and not a vCPU, is a test by ptrace in c, and c is what is written")
+      ->check(CLI::IsMember({"selftest", "c"}));
   AddJson(*command, options->common);
   command->callback(
       [options, &chosen] { chosen = [options](const Io& io) { return Export(*options, io); }; });

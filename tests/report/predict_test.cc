@@ -11,8 +11,8 @@
 namespace fpswap::report {
 namespace {
 
-Prediction Foresee(const std::string& steps, bool cpl0 = false) {
-  return Predict(ProgramOf(steps), campaign::EverythingPlatform(), cpl0);
+Prediction Foresee(const std::string& steps, ExportFormat format = ExportFormat::kC) {
+  return Predict(ProgramOf(steps), campaign::EverythingPlatform(), format);
 }
 
 uint64_t At(const std::vector<uint8_t>& bytes, size_t offset) {
@@ -93,7 +93,7 @@ TEST(PredictTest, OtherSimulationsNeverContradictAPrediction) {
   unsigned compared = 0;
   for (int n = 0; n < 150; ++n) {
     const program::Program program = program::Generate(rng, profile);
-    const Prediction p = Predict(program, platform, false);
+    const Prediction p = Predict(program, platform, ExportFormat::kC);
     if (p.plan.effective.steps.size() != program.steps.size()) continue;
     trace::Platform machine = p.platform;
     machine.compacted = n % 2 == 0;

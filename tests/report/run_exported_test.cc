@@ -70,7 +70,7 @@ class RunExported : public testing::TestWithParam<fs::path> {
 // more; nothing where part of it can't run here.
 std::optional<judge::Verdict> VerdictHere(const program::Program& given) {
   const program::Program program =
-      Predict(given, campaign::EverythingPlatform(), false).plan.effective;
+      Predict(given, campaign::EverythingPlatform(), ExportFormat::kC).plan.effective;
   targets::Options options;
   options.runner_dir = FPSWAP_BINARY_DIR;
   auto target = targets::OpenTarget("kvm", options);

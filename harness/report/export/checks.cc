@@ -251,6 +251,7 @@ Seen SeenAt(const Step& step) {
       return Seen::kFxArea;
     case Op::kGetXsave:
     case Op::kGetXsave2:
+    case Op::kOsGetRegset:
       return Seen::kImage;
     case Op::kGetFpu:
       return Seen::kFpu;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "harness/plan/vmm.h"
+#include "harness/program/text.h"
 #include "harness/report/export/host.h"
 #include "harness/report/export/texts.h"
 
@@ -42,26 +43,38 @@ constexpr FeatureRow kFeatures[] = {
     {Needs::kBase, "X86_FEATURE_IBT", "0x7, 0, EDX, 20", true},
 };
 
+void Replace(std::string& text, std::string_view what, std::string_view with) {
+  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += with.size()) {
+    text.replace(at, what.size(), with);
+  }
+}
+
 class Exporter {
  public:
   explicit Exporter(const ExportRequest& request)
       : request_(request),
         selftest_(request.format == ExportFormat::kSelftest),
-        p_(Predict(request.program, request.platform, selftest_)),
+        thread_(request.format == ExportFormat::kThread),
+        p_(Predict(request.program, request.platform, request.format)),
         program_(p_.plan.effective) {}
 
   std::expected<std::string, std::string> Write();
 
  private:
   std::string WhyNot() const;
+  std::string WhyNotInAThread() const;
   void Head();
   void Includes();
   void Defines();
   void Memory();
   void Functions();
   void Guest();
+  void Helpers();
   void Main();
+  void Tracer();
+  void ThreadMain();
   void Requirements();
+  void ThreadRequirements();
   bool Requires(const FeatureRow& feature) const;
   std::string MigrateText() const;
   std::vector<std::string> Vectors() const;
@@ -105,6 +118,10 @@ class Exporter {
     return request_.divergence && request_.divergence->law == judge::Law::kIsolation &&
            Uses(Helper::kRunGuest);
   }
+  // A thread: whether the tracer's registers are filled. It runs on the child's CPU then, so that
+  // the child's are loaded over them.
+  bool FillsTracer() const { return FillsHost() || Uses(Helper::kDirtyRegisters); }
+  bool Moves() const { return Uses(Helper::kMoveToCpu) || (thread_ && FillsTracer()); }
   bool Tiles() const { return (p_.components & xstate::kAmx) != 0; }
   void Add(std::string_view text) { out_ += text; }
   void Paragraph(std::string_view text) {
@@ -113,7 +130,7 @@ class Exporter {
   }
 
   const ExportRequest& request_;
-  const bool selftest_;
+  const bool selftest_, thread_;
   const Prediction p_;
   const program::Program& program_;
   std::vector<StepChecks> checks_;
@@ -123,7 +140,65 @@ class Exporter {
   std::string data_text_, out_;
 };
 
+// Of a step that a child under ptrace has no counterpart of, as of native-runner's thread.
+std::string WhyNoThreadDoes(const program::Step& step) {
+  const program::StepRow& row = program::RowOf(step);
+  switch (step.op) {
+    case Op::kOsSigframe:
+    case Op::kOsSigreturn:
+      return "has no counterpart: a signal's frame lies on the thread's own stack, and tests of "
+             "threads are exported with ptrace alone";
+    case Op::kRaw:
+      return "has no counterpart: code that may do anything is not run as a process of the host";
+    case Op::kExitPageFault:
+    case Op::kImageInit:
+    case Op::kImageWrite:
+    case Op::kImageFill:
+    case Op::kHostCpu:
+    case Op::kHostDirty:
+    case Op::kHostSignal:
+    case Op::kOsGetRegset:
+    case Op::kOsSetRegset:
+      return "";
+    default:
+      break;
+  }
+  if (step.op >= Op::kExitOut && step.op <= Op::kExitPageFault) {
+    return "has no counterpart: a thread has no VMM to exit to";
+  }
+  if (row.actor == program::Actor::kVmm) {
+    return "is a call about a vCPU, and the program has calls about a thread: no test has both";
+  }
+  if (row.actor == program::Actor::kHost) {
+    return "has no counterpart: a thread has no KVM_RUN for the host to disturb so";
+  }
+  if (row.cpl0) return "has no counterpart: a thread runs at CPL 3";
+  if (row.needs == Needs::kMpx) {
+    return "has no counterpart: branches of the test's own code would reset the bound registers";
+  }
+  return "";
+}
+
+std::string Exporter::WhyNotInAThread() const {
+  if (request_.program.vcpus > 1) {
+    return fmt::format("it has {} vCPUs, and the steps of the system (os.*) concern one thread",
+                       request_.program.vcpus);
+  }
+  const auto& steps = request_.program.steps;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const std::string why = WhyNoThreadDoes(steps[i]);
+    if (!why.empty()) return fmt::format("step {} ({}) {}", i, program::PrintStep(steps[i]), why);
+  }
+  if ((p_.components & xstate::kMpx) != 0) {
+    return "its images have bound registers, which branches of the test's own code would reset";
+  }
+  return "";
+}
+
 std::string Exporter::WhyNot() const {
+  if (thread_) {
+    if (std::string why = WhyNotInAThread(); !why.empty()) return why;
+  }
   if (p_.plan.effective.steps.size() != request_.program.steps.size()) {
     const plan::Trim& trim = p_.plan.trims.front();
     return fmt::format("step {} can't be exported: {}", trim.step, trim.reason);
@@ -145,8 +220,9 @@ std::string Exporter::WhyNot() const {
              "that "
              "it is the test that tells it its CPUID";
     }
-    if (row.actor == program::Actor::kSystem) {
-      return fmt::format("{} is a call about a thread of the system, not about a vCPU", row.name);
+    if (row.actor == program::Actor::kSystem && !thread_) {
+      return fmt::format(
+          "{} is a call about a thread of the system, not about a vCPU; use --format c", row.name);
     }
   }
   return "";
@@ -173,7 +249,13 @@ std::expected<std::string, std::string> Exporter::Write() {
   Memory();
   Functions();
   Guest();
-  Main();
+  Helpers();
+  if (thread_) {
+    Tracer();
+    ThreadMain();
+  } else {
+    Main();
+  }
   return out_;
 }
 
@@ -185,7 +267,12 @@ void Exporter::Head() {
     comment += " *\n";
     for (const std::string& line : WrapWords(paragraph, 74)) comment += " * " + line + "\n";
   }
-  if (!selftest_) {
+  if (thread_) {
+    comment +=
+        " *\n * Needs no kernel tree: cc -Wall -Wextra -O2 -o test THIS_FILE. Exit status: 0 "
+        "passed, 1 failed,\n * 4 skipped. At home in tools/testing/selftests/x86, as a 64-bit "
+        "test.\n";
+  } else if (!selftest_) {
     comment +=
         " *\n * Needs no kernel tree: cc -Wall -Wextra -O2 -fno-strict-aliasing "
         "-fno-stack-protector\n * -pthread -o test THIS_FILE. Exit status: 0 passed, 1 failed, 4 "
@@ -197,7 +284,7 @@ void Exporter::Head() {
 void Exporter::Includes() {
   if (!selftest_) {
     Add("#define _GNU_SOURCE\n");
-    Add(texts::kCIncludes);
+    Add(thread_ ? texts::kThreadIncludes : texts::kCIncludes);
     return;
   }
   std::vector<std::string> names = {"stdio.h", "string.h"};
@@ -218,8 +305,24 @@ void Exporter::Includes() {
 }
 
 void Exporter::Defines() {
-  if (!selftest_) {
+  if (thread_) {
+    Paragraph(texts::kThreadTypes);
     Paragraph(texts::kCBase);
+    Paragraph(texts::kCCpuid);
+    Paragraph(texts::kThreadCpu);
+    if (guest_.may_fault) {
+      std::string text = texts::kCAsmSafe;
+      Replace(text, "kvm_asm_safe", "asm_safe");
+      Replace(text, "The host goes on\n * at R11 with the vector in R9, see vcpu_run().",
+              "The parent\n * goes on at R11 with the vector in R9, see run_guest().");
+      Paragraph(text);
+    }
+  } else if (!selftest_) {
+    Paragraph(texts::kCTypes);
+    Paragraph(texts::kCBase);
+    Paragraph(texts::kCVcpu);
+    Paragraph(texts::kCCpuid);
+    Paragraph(texts::kCIoctl);
     if (guest_.may_fault) Paragraph(texts::kCAsmSafe);
     Paragraph(texts::kCVm);
     Paragraph(texts::kCRun);
@@ -232,8 +335,10 @@ void Exporter::Defines() {
   const auto define = [&](std::string_view name, std::string_view value) {
     text += fmt::format("#define {}{}{}\n", name, name.size() < 8 ? "\t\t" : "\t", value);
   };
+  if (thread_) define("X86_FEATURE_OSXSAVE", "CPU_FEATURE(0x1, 0, ECX, 27)");
   for (const FeatureRow& f : kFeatures) {
-    const std::string value = fmt::format("KVM_X86_CPU_FEATURE({})", f.leaf);
+    const std::string value =
+        fmt::format("{}({})", thread_ ? "CPU_FEATURE" : "KVM_X86_CPU_FEATURE", f.leaf);
     if (!Requires(f)) continue;
     if (!selftest_) {
       define(f.name, value);
@@ -263,8 +368,12 @@ void Exporter::Defines() {
         {"X86_CR4_OSFXSR", "BIT_ULL(9)"},
     };
     for (const auto& [name, value] : kNumbers) {
-      if (Contains(name)) define(name, value);
+      if (Contains(name) || (thread_ && std::string_view(texts::kThreadRun).contains(name))) {
+        define(name, value);
+      }
     }
+  }
+  if (!selftest_ && !thread_) {
     define("X86_CR4_OSXSAVE", "BIT_ULL(18)");
     define("X86_CR4_PKE", "BIT_ULL(22)");
   }
@@ -273,7 +382,8 @@ void Exporter::Defines() {
   define("XCR0", "(" + xcr0 + ")");
   if (guest_.mmio) define("MMIO_GVA", "0x20000000ul");
   if (HasOp(Op::kExitPageFault)) define("ABSENT_GVA", "0x30000000ul");
-  if (data_.uses_images()) define("IMAGE_SIZE", Tiles() ? "12288" : "4096");
+  // PTRACE_SETREGSET takes an image of the machine's size alone, and less than it is given.
+  if (data_.uses_images()) define("IMAGE_SIZE", thread_ ? "16384" : Tiles() ? "12288" : "4096");
   static constexpr std::pair<const char*, const char*> kOffsets[] = {
       {"FCW_OFFSET", "0"},   {"FSW_OFFSET", "2"},         {"FTW_OFFSET", "4"},
       {"FOP_OFFSET", "6"},   {"MXCSR_OFFSET", "24"},      {"ST_OFFSET", "32"},
@@ -293,7 +403,8 @@ void Exporter::Defines() {
 void Exporter::Memory() {
   if (!data_text_.empty()) Paragraph(data_text_);
   if (!data_.uses_images()) return;
-  std::string text = "/* What KVM_GET_XSAVE gives and KVM_SET_XSAVE takes. */\n";
+  std::string text = thread_ ? "/* What PTRACE_GETREGSET gives and PTRACE_SETREGSET takes. */\n"
+                             : "/* What KVM_GET_XSAVE gives and KVM_SET_XSAVE takes. */\n";
   for (const uint64_t n : data_.images()) {
     text += fmt::format("static u8 image{}[IMAGE_SIZE] __aligned(64);\n", n);
   }
@@ -313,7 +424,7 @@ std::vector<std::string> Exporter::Vectors() const {
 
 void Exporter::Functions() {
   if (NeverRuns()) return;
-  Paragraph(texts::kGuestCode);
+  Paragraph(thread_ ? texts::kThreadGuestCode : texts::kGuestCode);
   if (selftest_ && !Vectors().empty()) Paragraph(texts::kFaultHandler);
   if (guest_.copies) Paragraph(texts::kGuestCopy);
 }
@@ -473,7 +584,7 @@ static void migrate(struct kvm_vm *vm)
 )";
 }
 
-void Exporter::Main() {
+void Exporter::Helpers() {
   const auto helper = [&](Helper which, const char* text) {
     if (Uses(which)) Paragraph(text);
   };
@@ -484,6 +595,7 @@ void Exporter::Main() {
   helper(Helper::kAreaComponent, texts::kAreaComponent);
   helper(Helper::kInitImage, texts::kInitImage);
   if (data_.uses_patterns() || Uses(Helper::kFillPattern)) Paragraph(texts::kFillPattern);
+  if (thread_) return;
   helper(Helper::kMoveToCpu, texts::kMoveToCpu);
   helper(Helper::kDirtyRegisters, texts::kDirtyRegisters);
   if (FillsHost()) {
@@ -499,7 +611,83 @@ void Exporter::Main() {
   helper(Helper::kSendInit, texts::kSendInit);
   helper(Helper::kSetCpuid, texts::kSetCpuid);
   helper(Helper::kRunInterrupted, texts::kRunInterrupted);
+}
 
+// The child, and what its parent does to it.
+void Exporter::Tracer() {
+  const char* const tile_state =
+      "\tstatic u64 tiles[1536] __aligned(64) = { [64] = XFEATURE_MASK_XTILE_DATA };\n";
+  const char* const load_tiles =
+      "\t/* From here on the kernel has room for tiles. */\n"
+      "\tasm volatile(\"xrstor %0\" : : \"m\" (tiles), \"a\" ((u32)XFEATURE_MASK_XTILE), "
+      "\"d\" (0));\n";
+  const bool signals = Uses(Helper::kSendSignal);
+  const bool absent = HasOp(Op::kExitPageFault);
+  std::string start = texts::kThreadStart;
+  Replace(start, "@state\n", Tiles() ? tile_state : "");
+  Replace(start, "@tiles\n", Tiles() ? load_tiles : "");
+  Replace(start, "@handler\n", signals ? texts::kThreadHandler : "");
+  Replace(start, "@child\n",
+          std::string(signals ? "\t\tsignal(SIGUSR1, handle_signal);\n" : "") +
+              (absent ? "\t\tTEST_ASSERT(mmap((void *)ABSENT_GVA, 4096, PROT_NONE,\n"
+                        "\t\t\t\t MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != "
+                        "MAP_FAILED,\n"
+                        "\t\t\t    \"mmap: %s\", strerror(errno));\n"
+                      : ""));
+  Paragraph(start);
+  if (Moves()) {
+    std::string move = texts::kMoveToCpu;
+    Replace(move, "this task may use. */", "this task may use, and the child with it. */");
+    Replace(move, "\tTEST_ASSERT(!sched_setaffinity(0, sizeof(one), &one), ",
+            "\tTEST_ASSERT(!sched_setaffinity(0, sizeof(one), &one) &&\n"
+            "\t\t    (!child || !sched_setaffinity(child, sizeof(one), &one)),\n\t\t    ");
+    Paragraph(move);
+  }
+  if (FillsTracer()) {
+    std::string fill = texts::kFillHostRegisters;
+    Replace(fill, "The VMM's own registers hold what no guest may see.",
+            "This task's registers hold what the child, next on this CPU, may not see.");
+    Replace(fill, "noinline", "__attribute__((noinline))");
+    Replace(fill, "@\n", "");
+    Paragraph(fill);
+  }
+  std::string run = texts::kThreadRun;
+  Replace(run, "@fill\n", FillsHost() ? "\t\tfill_host_registers();\n" : "");
+  Paragraph(run);
+  if (Uses(Helper::kSync)) Paragraph(texts::kThreadSync);
+  if (Uses(Helper::kRegset)) Paragraph(texts::kThreadRegset);
+  if (signals) Paragraph(texts::kThreadSignal);
+}
+
+void Exporter::ThreadRequirements() {
+  Add("\tTEST_REQUIRE(cpu_has(X86_FEATURE_OSXSAVE));\n");
+  if (Tiles()) {
+    Add("\t/* ARCH_REQ_XCOMP_PERM, which the child inherits */\n"
+        "\tTEST_REQUIRE(!syscall(SYS_arch_prctl, 0x1023, 18));\n");
+  }
+  Add("\tTEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);\n");
+  for (const FeatureRow& f : kFeatures) {
+    if (Requires(f)) Add(fmt::format("\tTEST_REQUIRE(cpu_has({}));\n", f.name));
+  }
+  if (p_.absent != 0) {
+    Add(fmt::format("\tTEST_REQUIRE(!(xgetbv(0) & ({})));\n", MaskText(p_.absent)));
+  }
+  Add("\n");
+}
+
+void Exporter::ThreadMain() {
+  Paragraph("int main(void)\n{\n");
+  if (Uses(Helper::kRet)) Add("\tint ret;\n\n");
+  ThreadRequirements();
+  // The child has a copy of what is filled before it is there.
+  for (const std::string& line : data_.Fills(request_.format)) Add("\t" + line + "\n");
+  if (Moves()) Add("\tmove_to_cpu(0);\n");
+  Add("\tstart_guest();\n\n");
+  Add(host_.body);
+  Add("\n\tprintf(\"PASS\\n\");\n\treturn 0;\n}\n");
+}
+
+void Exporter::Main() {
   const std::string cr4 = pke() ? "X86_CR4_OSXSAVE | X86_CR4_PKE" : "X86_CR4_OSXSAVE";
   const auto call = [&](const char* library, const char* ioctl, const char* pointer) {
     return selftest_ ? fmt::format("\t{}(vcpu, {});\n", library, pointer)
@@ -604,8 +792,17 @@ void Exporter::Main() {
 
 }  // namespace
 
+bool IsAboutAThread(const program::Program& program) {
+  return std::ranges::any_of(program.steps, [](const program::Step& step) {
+    return program::RowOf(step).actor == program::Actor::kSystem;
+  });
+}
+
 std::expected<std::string, std::string> ExportC(const ExportRequest& request) {
   ExportRequest cut = request;
+  if (cut.format == ExportFormat::kC && IsAboutAThread(cut.program)) {
+    cut.format = ExportFormat::kThread;
+  }
   // What comes behind the observation that diverged has no part in it.
   if (cut.divergence && ShowsAtItsStep(*cut.divergence)) {
     const size_t end = std::min(cut.program.steps.size(), size_t{cut.divergence->step} + 1);

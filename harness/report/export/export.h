@@ -2,8 +2,9 @@
 //
 // A program as C that a kernel maintainer can read and run: a KVM selftest, or a file of its own.
 //
-// Both are one text but for their surroundings: the selftest stands on the library of
-// tools/testing/selftests/kvm, the other on a few functions over the raw ioctls that go with it.
+// All are one text but for their surroundings: the selftest stands on the library of
+// tools/testing/selftests/kvm, the others on a few functions that go with them, over the raw ioctls
+// or over ptrace.
 // What a test expects comes from the oracle alone (predict.h), never from an observed run.
 //
 // Pure functions.
@@ -21,7 +22,11 @@
 
 namespace fpswap::report {
 
-enum class ExportFormat : uint8_t { kSelftest, kC };
+enum class ExportFormat : uint8_t {
+  kSelftest,
+  kC,       // of a program with steps of the system: kThread
+  kThread,  // no vCPU: the guest's code is a child of the test, which traces it
+};
 
 // What a known divergence is about, where no trace says exactly which observation it is.
 struct ExportFocus {
@@ -42,6 +47,9 @@ struct ExportRequest {
   std::vector<std::string> comments;  // by step; "" for none
   ExportFormat format = ExportFormat::kSelftest;
 };
+
+// Whether a program has steps of the system (os.*), which are about a thread and no vCPU.
+bool IsAboutAThread(const program::Program& program);
 
 // The text of the C file. The error says which step has no counterpart there, or that the oracle
 // allows everything that the program could show.

@@ -219,7 +219,7 @@ class GuestWriter {
   Asm Exit(const Step& step, size_t i);
   Asm Amx(const Step& step, size_t i);
 
-  // A vector in `variable`, by the library's kvm_asm_safe(): all operands are inputs there, and
+  // A vector in `variable`, by kvm_asm_safe() as the library has it: all operands are inputs there, and
   // have names.
   std::string SafeText(const Asm& a, const std::string& variable) {
     std::string text = a.text;
@@ -241,7 +241,8 @@ class GuestWriter {
     for (const std::string& each : a.out) take(each);
     for (const std::string& each : a.in) take(each);
     if (in.empty()) in.push_back("\"a\" (0)");  // the macro wants one
-    return Wrapped(fmt::format("\t{} = kvm_asm_safe(\"{}\", ", variable, text), Join(in) + ");\n");
+    const char* safe = request_.format == ExportFormat::kThread ? "asm_safe" : "kvm_asm_safe";
+    return Wrapped(fmt::format("\t{} = {}(\"{}\", ", variable, safe, text), Join(in) + ");\n");
   }
 
   static std::string Wrapped(const std::string& head, const std::string& tail) {

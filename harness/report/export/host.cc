@@ -37,6 +37,8 @@ constexpr CallRow kCalls[] = {
     {Op::kGetMsrList, nullptr, "KVM_GET_MSRS"},
     {Op::kSetMsrList, nullptr, "KVM_SET_MSRS"},
     {Op::kGetMpState, "vcpu_mp_state_get", "KVM_GET_MP_STATE"},
+    {Op::kOsGetRegset, nullptr, "PTRACE_GETREGSET"},
+    {Op::kOsSetRegset, nullptr, "PTRACE_SETREGSET"},
 };
 
 const CallRow* CallOf(Op op) {
@@ -103,6 +105,7 @@ class HostWriter {
 
  private:
   bool Selftest() const { return request_.format == ExportFormat::kSelftest; }
+  bool Thread() const { return request_.format == ExportFormat::kThread; }
   void Use(Helper helper) { code_.helpers.insert(helper); }
   std::string Vcpu(unsigned vcpu) const { return VcpuName(program_, vcpu); }
   std::string Vm(unsigned vcpu) const { return VmName(program_, vcpu); }
@@ -133,7 +136,7 @@ class HostWriter {
     if (!code_.body.empty()) code_.body += "\n";
     Use(Helper::kRunGuest);
     const std::string vcpu = Vcpu(action.vcpu);
-    if (!Selftest() && cpl_[action.vcpu] != action.cpl) {
+    if (!Selftest() && !Thread() && cpl_[action.vcpu] != action.cpl) {
       Line("set_cpl({}, {});", vcpu, action.cpl);
       cpl_[action.vcpu] = action.cpl;
     }
@@ -143,7 +146,9 @@ class HostWriter {
     }
     for (size_t i = action.first; i <= action.last; ++i) Exits(vcpu, i);
     const Op last = program_.steps[action.last].op;
-    if (last != Op::kExitOut && last != Op::kExitHlt) Line("run_guest({});", vcpu);
+    if (last != Op::kExitOut && last != Op::kExitHlt) {
+      Line("run_guest({});", Thread() ? "" : vcpu);
+    }
     for (size_t i = action.first; i <= action.last; ++i) Stored(action.vcpu, i);
   }
 
@@ -250,6 +255,10 @@ class HostWriter {
 
   void Sync(unsigned vcpu, const std::string& name) {
     if (Selftest()) Line("sync_global_from_guest({}, {});", Vm(vcpu), name);
+    if (Thread()) {
+      Use(Helper::kSync);
+      Line("sync_from_guest({});", name);
+    }
   }
 
   // --- assertions
@@ -416,6 +425,7 @@ class HostWriter {
   void ImagePiece(const std::string& image, uint64_t at, std::span<const uint8_t> bytes,
                   const Step& step, uint64_t into);
   void XsaveCall(const Step& step, size_t i);
+  void AllowKey0(uint64_t image);
   void SetFpu(const Step& step, size_t i);
   void SetXcrs(const Step& step, size_t i);
   void Msr(const Step& step, size_t i);
@@ -431,16 +441,22 @@ class HostWriter {
     // A refusal is asserted even where the test is about something else: it is its precondition.
     const bool refused = i < p_.known_until && p_.steps[i].one_result && p_.steps[i].result < 0;
     const bool open = i < p_.known_until && !p_.steps[i].one_result;
-    if (open) return Line("__vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
+    const std::string call = Thread()
+                                 ? fmt::format("regset({}, {})", row->ioctl, pointer)
+                                 : fmt::format("__vcpu_ioctl({}, {}, {})", vcpu, row->ioctl, pointer);
+    if (open) return Line("{};", call);
     if (refused) {
       Use(Helper::kRet);
-      Line("ret = __vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
+      Line("ret = {};", call);
       const std::string error = ErrnoName(p_.steps[i].error);
       Call(fmt::format("TEST_ASSERT(ret == -1 && errno == {},", error),
            fmt::format("\"{}: expected {}, got %d (errno %d)\", ret, errno);", row->ioctl, error));
       return;
     }
-    if (Selftest()) {
+    if (Thread()) {
+      Call(fmt::format("TEST_ASSERT(!{},", call),
+           fmt::format("\"{}: %s\", strerror(errno));", row->ioctl));
+    } else if (Selftest()) {
       Line("{}({}, {});", row->helper, vcpu, pointer);
     } else {
       Line("vcpu_ioctl({}, {}, {});", vcpu, row->ioctl, pointer);
@@ -483,6 +499,13 @@ bool HostWriter::Do(size_t i) {
     case Op::kGetXsave:
     case Op::kGetXsave2:
     case Op::kSetXsave:
+      XsaveCall(step, i);
+      return true;
+    case Op::kOsSetRegset:
+      AllowKey0(step.arg[0]);
+      [[fallthrough]];
+    case Op::kOsGetRegset:
+      Use(Helper::kRegset);
       XsaveCall(step, i);
       return true;
     case Op::kGetFpu:
@@ -543,11 +566,16 @@ bool HostWriter::Do(size_t i) {
       Line("move_to_cpu({});", step.arg[0]);
       return true;
     case Op::kHostSignal:
-      interrupted_.insert(step.vcpu);
+      if (Thread()) {
+        Use(Helper::kSendSignal);
+        Line("send_signal();");
+      } else {
+        interrupted_.insert(step.vcpu);
+      }
       return true;
     case Op::kHostDirty:
       Use(Helper::kDirtyRegisters);
-      Line("dirty_registers();");
+      Line("{}();", Thread() ? "fill_host_registers" : "dirty_registers");
       return true;
     case Op::kHostPkru:
       // Key 0 stays allowed: all of this program's memory has it.
@@ -615,8 +643,17 @@ void HostWriter::ImagePiece(const std::string& where, uint64_t at, std::span<con
   Line("memcpy({}, {}, {});", where, from, bytes.size());
 }
 
+// As the model's PTRACE_SETREGSET has it (plan/vmm.h).
+void HostWriter::AllowKey0(uint64_t image) {
+  if ((p_.components & Bit(Component::kPkru)) == 0) return;
+  EnsureImage(image);
+  Use(Helper::kXstateOffset);
+  code_.body += CommentText("Key 0 stays allowed: all of the child's memory has it.", 1);
+  Line("*(u32 *)(image{} + xstate_offset(XFEATURE_MASK_PKRU)) &= ~3u;", image);
+}
+
 void HostWriter::XsaveCall(const Step& step, size_t i) {
-  const bool get = step.op != Op::kSetXsave;
+  const bool get = step.op != Op::kSetXsave && step.op != Op::kOsSetRegset;
   if (get) {
     data_.Image(step.arg[0]);
     image_ready_.insert(step.arg[0]);

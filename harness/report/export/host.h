@@ -38,6 +38,9 @@ enum class Helper {
   kRunGuest,
   kWrpkru,
   kMmio,
+  kSync,
+  kRegset,
+  kSendSignal,
 };
 
 struct HostCode {

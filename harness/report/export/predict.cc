@@ -107,9 +107,10 @@ uint64_t WithGroups(uint64_t mask) {
 }
 
 // `all` less what is not in `components`.
-trace::Platform Machine(const trace::Platform& all, uint64_t components, uint64_t supervisor) {
+trace::Platform Machine(const trace::Platform& all, ExportFormat format, uint64_t components,
+                        uint64_t supervisor) {
   trace::Platform p = all;
-  p.target = "kvm";
+  p.target = format == ExportFormat::kThread ? "native" : "kvm";
   p.guest_fixed = false;
   p.xcr0_loaded = true;
   p.can.set();
@@ -201,11 +202,13 @@ void TouchSlot(std::span<const uint8_t> slot, std::vector<bool>& written) {
   }
 }
 
+bool GivesImage(Op op) { return op == Op::kSetXsave || op == Op::kOsSetRegset; }
+
 // Whether `later` puts something else where `shown` left what it gave.
 bool Overwrites(const Step& later, const Step& shown) {
   if (SeenAt(shown) == Seen::kFpu) return later.op == Op::kGetFpu;
   const program::StepRow& row = program::RowOf(later);
-  return later.op != Op::kSetXsave && row.args[0].kind == program::ArgKind::kImage &&
+  return !GivesImage(later.op) && row.args[0].kind == program::ArgKind::kImage &&
          later.arg[0] == shown.arg[0];
 }
 
@@ -247,17 +250,20 @@ bool Foretold::IsFixed(size_t at, size_t size) const {
                      [](uint8_t b) { return b == 0xff; });
 }
 
-Prediction Predict(const program::Program& given, const trace::Platform& platform, bool cpl0) {
+Prediction Predict(const program::Program& given, const trace::Platform& platform,
+                   ExportFormat format) {
   Prediction p;
   program::Program program = given;
+  // A thread's XCR0 is the kernel's.
+  const bool thread = format == ExportFormat::kThread;
   const auto& layout = platform.host.xsave;
   uint64_t named = 0;
   for (const Step& step : program.steps) named |= Named(step, layout);
-  const bool own_xcr0 = program.xcr0 != program::kAllFeatures;
+  const bool own_xcr0 = !thread && program.xcr0 != program::kAllFeatures;
   if (own_xcr0) named |= program.xcr0;
   const uint64_t has = platform.guest.xsave.xcr0;
   p.components = WithGroups(named & has);
-  p.supervisor = named & platform.guest.xsave.xss;
+  p.supervisor = thread ? 0 : named & platform.guest.xsave.xss;
   p.absent = named & ~has & program::kAllFeatures;
   // Where the program tells the vCPU its CPUID, what it began with counts; else it has what it
   // needs.
@@ -271,7 +277,7 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
   const auto raw = std::ranges::find(program.steps, Op::kRaw, &Step::op);
   p.known_until = static_cast<size_t>(raw - program.steps.begin());
 
-  p.platform = Machine(platform, p.components, p.supervisor);
+  p.platform = Machine(platform, format, p.components, p.supervisor);
   p.plan = plan::MakePlan(program, p.platform);
   p.steps.resize(program.steps.size());
   program.steps.resize(p.known_until);
@@ -285,7 +291,7 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
     // Tiles are a guest's only where the VMM has asked for them.
     const uint64_t others = (p.components & xstate::kAmx) != 0 ? 0 : xstate::kAmx;
     trace::Platform machine =
-        Machine(platform, v.everything ? ~(p.absent | others) : p.components, p.supervisor);
+        Machine(platform, format, v.everything ? ~(p.absent | others) : p.components, p.supervisor);
     for (cpu::Features* f : {&machine.host, &machine.guest}) {
       f->amd = v.amd;
       f->fcs_fds_zero = v.fcs_fds_zero;
@@ -295,7 +301,7 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
     judge::Simulator simulator(machine);
     plan::Plan plan = plan::MakePlan(program, machine);
     if (plan.effective.steps.size() != program.steps.size()) continue;
-    if (cpl0) {
+    if (format == ExportFormat::kSelftest) {
       for (plan::Action& action : plan.actions) action.cpl = 0;
     }
     simulator.after_step = [&](uint16_t number, const judge::World& world) {
@@ -307,7 +313,7 @@ Prediction Predict(const program::Program& given, const trace::Platform& platfor
         for (const auto& slot : vm) TouchSlot(slot.Bytes(), written);
       }
       for (unsigned i = 0; i < world.vcpus; ++i) Touch(judge::ImageOf(world.vcpu[i]), touched);
-      if (step.op == Op::kSetXsave) {
+      if (GivesImage(step.op)) {
         Touch(world.image[step.arg[0] % program::kImageCount].Bytes(), touched);
       }
     };

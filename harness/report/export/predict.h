@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "harness/plan/plan.h"
+#include "harness/report/export/export.h"
 #include "harness/report/export/fields.h"
 #include "harness/trace/platform.h"
 
@@ -68,7 +69,9 @@ struct Prediction {
   size_t known_until = 0;                  // from this step on nothing is foretold: raw code
 };
 
-// `cpl0`: the whole guest runs at CPL 0, as a selftest's does.
-Prediction Predict(const program::Program& program, const trace::Platform& platform, bool cpl0);
+// `platform` says what the program's offsets into images mean. A selftest's whole guest runs at
+// CPL 0; a thread has all that the machine has, and no VMM.
+Prediction Predict(const program::Program& program, const trace::Platform& platform,
+                   ExportFormat format);
 
 }  // namespace fpswap::report

@@ -322,12 +322,13 @@ const char kCIncludes[] = R"c(#include <errno.h>
 #include <unistd.h>
 )c";
 
-const char kCBase[] = R"c(typedef uint8_t u8;
+const char kCTypes[] = R"c(typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+)c";
 
-#define BIT_ULL(n)	(1ull << (n))
+const char kCBase[] = R"c(#define BIT_ULL(n)	(1ull << (n))
 #define __aligned(n)	__attribute__((aligned(n)))
 
 #define XFEATURE_MASK_FP		BIT_ULL(0)
@@ -367,8 +368,9 @@ do {									\
 		exit(4);						\
 	}								\
 } while (0)
+)c";
 
-struct kvm_vcpu {
+const char kCVcpu[] = R"c(struct kvm_vcpu {
 	int fd;
 	int number;	/* of all vCPUs of all VMs */
 	int cpl;
@@ -382,8 +384,9 @@ struct kvm_vm {
 };
 
 static int kvm_fd;
+)c";
 
-static inline void __cpuid(u32 leaf, u32 subleaf, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx)
+const char kCCpuid[] = R"c(static inline void __cpuid(u32 leaf, u32 subleaf, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx)
 {
 	asm volatile("cpuid" : "=a" (*eax), "=b" (*ebx), "=c" (*ecx), "=d" (*edx)
 			     : "a" (leaf), "c" (subleaf));
@@ -396,8 +399,9 @@ static inline u64 xgetbv(u32 index)
 	asm volatile("xgetbv" : "=a" (eax), "=d" (edx) : "c" (index));
 	return eax | (u64)edx << 32;
 }
+)c";
 
-static inline int xioctl(int fd, unsigned long cmd, const char *name, void *arg)
+const char kCIoctl[] = R"c(static inline int xioctl(int fd, unsigned long cmd, const char *name, void *arg)
 {
 	int ret = ioctl(fd, cmd, arg);
 
@@ -781,6 +785,211 @@ static void vm_xsave_require_permission(u64 xfeature)
 			      __builtin_ctzll(xfeature)));
 	TEST_REQUIRE(!syscall(SYS_arch_prctl, ARCH_GET_XCOMP_GUEST_PERM, &permitted));
 	TEST_REQUIRE(permitted & xfeature);
+}
+)c";
+
+const char kThreadIncludes[] = R"c(#include <elf.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+)c";
+
+const char kThreadTypes[] = R"c(/* Images are read and written as bytes and as numbers. */
+typedef uint8_t u8;
+typedef uint16_t __attribute__((may_alias)) u16;
+typedef uint32_t __attribute__((may_alias)) u32;
+typedef uint64_t __attribute__((may_alias)) u64;
+)c";
+
+const char kThreadCpu[] = R"c(/* The KVM selftests' words for bits of CPUID. */
+enum cpuid_register { EAX, EBX, ECX, EDX };
+
+struct cpu_feature {
+	u32 leaf, subleaf;
+	enum cpuid_register reg;
+	int bit;
+};
+
+#define CPU_FEATURE(leaf, subleaf, reg, bit)				\
+	((struct cpu_feature) { leaf, subleaf, reg, bit })
+
+static int cpu_has(struct cpu_feature f)
+{
+	u32 regs[4];
+
+	__cpuid(f.leaf, f.subleaf, &regs[EAX], &regs[EBX], &regs[ECX], &regs[EDX]);
+	return regs[f.reg] >> f.bit & 1;
+}
+)c";
+
+const char kThreadGuestCode[] = R"c(/*
+ * Keep the compiler away from the registers under test, and leave this code by
+ * INT3: the parent sees SIGTRAP, which it does not pass on, and no register has
+ * changed. A system call would change RAX, RCX and R11.
+ */
+#define GUEST_CODE	__attribute__((target("general-regs-only")))
+
+static GUEST_CODE void guest_exit(void)
+{
+	asm volatile("int3" : : : "memory");
+}
+)c";
+
+const char kThreadStart[] = R"c(/* In R9 while a fault is waited for. */
+#define EXCEPTION_MAGIC	0xabacadabaull
+
+static pid_t child;
+
+static void ptrace_child(int request, void *data)
+{
+	TEST_ASSERT(!ptrace(request, child, NULL, data), "ptrace request 0x%x: %s",
+		    request, strerror(errno));
+}
+
+/* Wait for the child to stop, and give the signal that it stopped at. */
+static int wait_for_stop(void)
+{
+	int status;
+
+	TEST_ASSERT(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
+	/* It ends only before it has begun, and has said why. */
+	if (WIFEXITED(status))
+		exit(WEXITSTATUS(status));
+	TEST_ASSERT(WIFSTOPPED(status), "The child was killed by signal %d", WTERMSIG(status));
+	return WSTOPSIG(status);
+}
+
+/* From the initial state on: XSTATE_BV is 0, and MXCSR is 0x1f80. */
+static GUEST_CODE void enter_guest(void)
+{
+	static u32 initial[144] __aligned(64) = { [6] = 0x1f80 };
+@state
+
+@tiles
+	asm volatile("xrstor %0" : : "m" (initial), "a" (-1), "d" (-1));
+	guest_exit();
+	guest_code();
+	/* The parent never lets it come here. */
+	for (;;)
+		guest_exit();
+}
+@handler
+
+/* The guest is a child that stops whenever its code is left. */
+static void start_guest(void)
+{
+	child = fork();
+	TEST_ASSERT(child >= 0, "fork: %s", strerror(errno));
+	if (!child) {
+@child
+		TEST_REQUIRE(!ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+		enter_guest();
+	}
+	TEST_ASSERT(wait_for_stop() == SIGTRAP, "The child does not begin");
+	ptrace_child(PTRACE_SETOPTIONS, (void *)PTRACE_O_EXITKILL);
+}
+)c";
+
+const char kThreadRun[] = R"c(/* The vector behind a signal, 0 for a signal that somebody has sent. */
+static int vector_of(const siginfo_t *info)
+{
+	if (info->si_code <= 0)
+		return 0;
+	switch (info->si_signo) {
+	case SIGILL:
+		return UD_VECTOR;
+	case SIGFPE:
+		return MF_VECTOR;
+	case SIGBUS:
+		return AC_VECTOR;
+	case SIGSEGV:
+		return info->si_code == SI_KERNEL ? GP_VECTOR : PF_VECTOR;
+	default:
+		return 0;
+	}
+}
+
+/* Let the child go on until it leaves its code. */
+static void run_guest(void)
+{
+	struct user_regs_struct regs;
+	siginfo_t info;
+	long sig = 0;
+	int vector;
+
+	for (;;) {
+@fill
+		ptrace_child(PTRACE_CONT, (void *)sig);
+		sig = wait_for_stop();
+		if (sig == SIGTRAP)
+			return;
+		ptrace_child(PTRACE_GETSIGINFO, &info);
+		vector = vector_of(&info);
+		if (!vector)
+			continue;
+
+		/* A fault: go on at R11 with the vector in R9. */
+		ptrace_child(PTRACE_GETREGS, &regs);
+		TEST_ASSERT(regs.r9 == EXCEPTION_MAGIC, "Unexpected fault, vector %d, at guest_code%+ld",
+			    vector, (long)(regs.rip - (unsigned long)guest_code));
+		regs.r9 = vector;
+		regs.rip = regs.r11;
+		ptrace_child(PTRACE_SETREGS, &regs);
+		sig = 0;
+	}
+}
+)c";
+
+const char kThreadSync[] = R"c(/* The child's variables are copies of the parent's, at the same addresses. */
+#define sync_from_guest(variable)	read_guest(&(variable), sizeof(variable))
+
+static void read_guest(void *at, size_t size)
+{
+	struct iovec iov = { .iov_base = at, .iov_len = size };
+
+	TEST_ASSERT(process_vm_readv(child, &iov, 1, &iov, 1, 0) == (ssize_t)size,
+		    "process_vm_readv: %s", strerror(errno));
+}
+)c";
+
+const char kThreadRegset[] = R"c(/* PTRACE_GETREGSET or PTRACE_SETREGSET of the child's NT_X86_XSTATE. */
+static int regset(int request, u8 *image)
+{
+	struct iovec iov = { .iov_base = image, .iov_len = IMAGE_SIZE };
+
+	return ptrace(request, child, (void *)NT_X86_XSTATE, &iov);
+}
+)c";
+
+const char kThreadSignal[] = R"c(/* A signal whose handler returns: the frame keeps the registers meanwhile. */
+static void send_signal(void)
+{
+	struct user_regs_struct regs;
+
+	/* The child comes back to the INT3 that it has just left its code by. */
+	ptrace_child(PTRACE_GETREGS, &regs);
+	regs.rip--;
+	ptrace_child(PTRACE_SETREGS, &regs);
+	TEST_ASSERT(!kill(child, SIGUSR1), "kill: %s", strerror(errno));
+	run_guest();
+}
+)c";
+
+const char kThreadHandler[] = R"c(
+static GUEST_CODE void handle_signal(int sig)
+{
+	(void)sig;
 }
 )c";
 

@@ -8,7 +8,7 @@
 
 namespace fpswap::report::texts {
 
-// In both formats.
+// In more than one format.
 extern const char kGuestCode[];       // GUEST_CODE and guest_exit()
 extern const char kFaultHandler[];    // selftest: exceptions that kvm_asm_safe() waits for
 extern const char kGuestCopy[];       // guest_copy()
@@ -29,12 +29,29 @@ extern const char kRunInterrupted[];  // run_interrupted()
 
 // What stands for the selftests' library.
 extern const char kCIncludes[];
+extern const char kCTypes[];
 extern const char kCBase[];
+extern const char kCVcpu[];
+extern const char kCCpuid[];
+extern const char kCIoctl[];
 extern const char kCAsmSafe[];
 extern const char kCVm[];
 extern const char kCRun[];
 extern const char kCMsr[];
 extern const char kMsrList[];
 extern const char kCPermission[];
+
+// A thread under ptrace, beside kCBase and kCCpuid. Lines with "@" are places for what only some
+// tests need.
+extern const char kThreadIncludes[];
+extern const char kThreadTypes[];
+extern const char kThreadCpu[];        // cpu_has()
+extern const char kThreadGuestCode[];  // GUEST_CODE and guest_exit()
+extern const char kThreadStart[];      // start_guest(); @state, @tiles, @handler, @child
+extern const char kThreadRun[];        // run_guest(); @fill
+extern const char kThreadSync[];       // sync_from_guest()
+extern const char kThreadRegset[];     // regset()
+extern const char kThreadSignal[];     // send_signal()
+extern const char kThreadHandler[];    // handle_signal(), in the child
 
 }  // namespace fpswap::report::texts
