@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the tests of exported files share: programs from text or from tests/report/programs, and
-// their exports.
+// What the tests of exported files share: programs from text or from tests/report/programs
+// and programs-native, and their exports.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -46,15 +46,20 @@ inline size_t Count(const std::string& text, const std::string& word) {
   return count;
 }
 
-// The programs that are varied on purpose: each component, each kind of step.
-inline std::vector<std::filesystem::path> Programs() {
+inline std::vector<std::filesystem::path> FilesOf(const char* folder) {
   std::vector<std::filesystem::path> paths;
-  for (const auto& each :
-       std::filesystem::directory_iterator(FPSWAP_SOURCE_DIR "/tests/report/programs")) {
-    paths.push_back(each.path());
-  }
+  for (const auto& each : std::filesystem::directory_iterator(folder)) paths.push_back(each.path());
   std::ranges::sort(paths);
   return paths;
+}
+
+// The programs that are varied on purpose: each component, each kind of step.
+inline std::vector<std::filesystem::path> Programs() {
+  return FilesOf(FPSWAP_SOURCE_DIR "/tests/report/programs");
+}
+// The same about a thread (os.*).
+inline std::vector<std::filesystem::path> ThreadPrograms() {
+  return FilesOf(FPSWAP_SOURCE_DIR "/tests/report/programs-native");
 }
 
 }  // namespace fpswap::report

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Exported C files, compiled and run on this machine's KVM. What they say is held against the
-// judge's verdict on the same program on the same KVM: two ways to the same end that share nothing
-// but the oracle.
+// Exported C files, compiled and run on this machine, its KVM or its kernel. What they say is held
+// against the judge's verdict on the same program on the same KVM or kernel: two ways to the same
+// end that share nothing but the oracle.
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,7 +40,9 @@ Outcome Shell(const std::string& command) {
 class RunExported : public testing::TestWithParam<fs::path> {
  protected:
   void SetUp() override {
-    if (access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "/dev/kvm is not usable";
+    if (NeedsKvm() && access("/dev/kvm", R_OK | W_OK) != 0) {
+      GTEST_SKIP() << "/dev/kvm is not usable";
+    }
     if (Shell("cc --version").status != 0) GTEST_SKIP() << "there is no C compiler";
     char name[] = "/tmp/fpswap-export-XXXXXX";
     folder_ = mkdtemp(name);
@@ -49,16 +51,22 @@ class RunExported : public testing::TestWithParam<fs::path> {
     if (!folder_.empty()) fs::remove_all(folder_);
   }
 
+  virtual bool NeedsKvm() const { return true; }
+  fs::path File() const { return folder_ / "test.c"; }
+
   // Exports, compiles without a warning, and runs.
   Outcome RunIt(const fs::path& path) {
-    const fs::path file = folder_ / "test.c";
     const cli::Io io{[](std::string_view) {}, [](std::string_view) {}};
-    if (cli::Main({"export", path.string(), "--format", "c", "-o", file.string()}, io) != 0) {
+    if (cli::Main({"export", path.string(), "--format", "c", "-o", File().string()}, io) != 0) {
       return {kSkipped, "not exported"};
     }
-    const Outcome compiled = Shell(
-        "cc -Wall -Wextra -Werror -O2 -fno-strict-aliasing -fno-stack-protector -pthread -o " +
-        (folder_ / "test").string() + " " + file.string());
+    return RunFile();
+  }
+  Outcome RunFile() {
+    const std::string flags =
+        NeedsKvm() ? "-fno-strict-aliasing -fno-stack-protector -pthread" : "-std=gnu99";
+    const Outcome compiled = Shell("cc -Wall -Wextra -Werror -O2 " + flags + " -o " +
+                                   (folder_ / "test").string() + " " + File().string());
     EXPECT_EQ(compiled.status, 0) << compiled.said;
     return Shell("timeout 60 " + (folder_ / "test").string());
   }
@@ -68,12 +76,13 @@ class RunExported : public testing::TestWithParam<fs::path> {
 
 // What the judge says here of the program as it is exported, with the XCR0 that it needs and no
 // more; nothing where part of it can't run here.
-std::optional<judge::Verdict> VerdictHere(const program::Program& given) {
+std::optional<judge::Verdict> VerdictHere(const program::Program& given,
+                                          ExportFormat format = ExportFormat::kC) {
   const program::Program program =
-      Predict(given, campaign::EverythingPlatform(), ExportFormat::kC).plan.effective;
+      Predict(given, campaign::EverythingPlatform(), format).plan.effective;
   targets::Options options;
   options.runner_dir = FPSWAP_BINARY_DIR;
-  auto target = targets::OpenTarget("kvm", options);
+  auto target = targets::OpenTarget(format == ExportFormat::kThread ? "native" : "kvm", options);
   if (!target) return {};
   const trace::Platform& platform = (*target)->platform();
   const plan::Plan plan = plan::MakePlan(program, platform);
@@ -100,12 +109,70 @@ TEST_P(RunExported, FailsOnlyWhereTheJudgeFindsADivergence) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Programs, RunExported, testing::ValuesIn(Programs()),
-                         [](const auto& program) {
-                           std::string name = program.param.stem().string();
-                           std::ranges::replace(name, '-', '_');
-                           return name;
-                         });
+std::string NameOf(const testing::TestParamInfo<fs::path>& program) {
+  std::string name = program.param.stem().string();
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Programs, RunExported, testing::ValuesIn(Programs()), NameOf);
+
+// Tests of threads, which need no KVM.
+class RunThread : public RunExported {
+ protected:
+  bool NeedsKvm() const override { return false; }
+};
+
+// The first value that the program loads, or puts into an image, is another one.
+std::string WithAnotherValue(std::string text) {
+  const size_t guest = text.find("#define GUEST_CODE");
+  const auto operand = [&](const std::string& before, size_t from) {
+    const size_t at = text.find(before + "pattern_", from);
+    return at == std::string::npos ? at : at + before.size();
+  };
+  size_t at = operand("\"m\" (", guest);
+  if (at == std::string::npos) at = operand("\"r\" (", guest);
+  if (at == std::string::npos) at = operand(", ", text.find("int main(void)"));
+  EXPECT_NE(at, std::string::npos) << text;
+  if (at == std::string::npos) return text;
+  text.replace(at, text.find_first_of("),", at) - at, "another");
+  return text.insert(guest, "static const u8 another[1024] = { 1, 2, 3 };\n\n");
+}
+
+TEST_P(RunThread, SaysWhatTheJudgeSaysAndFailsOfAnotherValue) {
+  const auto program = files::ReadProgram(GetParam());
+  ASSERT_TRUE(program.has_value());
+  const Outcome outcome = RunIt(GetParam());
+  if (outcome.status == kSkipped) GTEST_SKIP() << outcome.said;
+  const auto verdict = VerdictHere(*program, ExportFormat::kThread);
+  if (verdict) {
+    EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
+  }
+  const auto text = files::ReadFile(File(), 1 << 20);
+  ASSERT_TRUE(text.has_value());
+  if (!text->contains("pattern_")) return;  // PKRU's values are immediates
+  ASSERT_TRUE(files::WriteFile(File(), WithAnotherValue(*text)).has_value());
+  const Outcome changed = RunFile();
+  EXPECT_EQ(changed.status, kFailed) << changed.said;
+  EXPECT_NE(changed.said.find(": expected "), std::string::npos) << changed.said;
+}
+
+INSTANTIATE_TEST_SUITE_P(Programs, RunThread, testing::ValuesIn(ThreadPrograms()), NameOf);
+
+TEST_F(RunThread, TheKnownDivergenceOfGetregsetFailsWhereItIs) {
+  const fs::path folder = FPSWAP_SOURCE_DIR "/corpus/known/getregset-stale-mxcsr";
+  const auto program = files::ReadProgram(folder / "program.fps");
+  ASSERT_TRUE(program.has_value());
+  const auto verdict = VerdictHere(*program, ExportFormat::kThread);
+  const Outcome outcome = RunIt(folder);
+  if (outcome.status == kSkipped || !verdict) GTEST_SKIP() << outcome.said;
+  EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
+  if (!verdict->ok()) {
+    EXPECT_NE(outcome.said.find("MXCSR of PTRACE_GETREGSET: expected 0x1f80, got 0x0"),
+              std::string::npos)
+        << outcome.said;
+  }
+}
 
 // The known divergences: where they hold, the test fails and names the register; elsewhere it
 // passes.
