@@ -138,6 +138,13 @@ void Simulator::Guest(const plan::Plan& plan, uint16_t number, uint8_t cpl, prog
   if (denied.errors != 0) {
     return RecordFault(c, cpu::kPF, denied.error[0], c.rip() + 3, denied.begin);
   }
+  if (o.journal_open) {
+    // Else it would be what a step before has left in `scratch_`.
+    for (uint8_t& b : std::span(scratch_).first(c.row().journal_bytes)) {
+      b = static_cast<uint8_t>(rng.Next());
+    }
+    return Record(c, RecordKind::kJournal, std::span(scratch_).first(c.row().journal_bytes));
+  }
   Record(c, RecordKind::kJournal, o.journal.first(c.row().journal_bytes));
 }
 

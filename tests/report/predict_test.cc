@@ -27,6 +27,14 @@ TEST(PredictTest, ARegisterComesBackAsItWasLoaded) {
   EXPECT_EQ(p.steps[2].journal.value, loaded);
 }
 
+// FCW 0: the stack fault is not masked, and nothing is stored.
+TEST(PredictTest, WhatAnInstructionDoesNotStoreIsNoneOfThePrediction) {
+  const Prediction p =
+      Foresee("sse.load xmm=1 pattern=1\nsse.store xmm=1\nfxrstor slot=3\nx87.fstp\n");
+  EXPECT_EQ(p.steps[3].faults, 0u);
+  for (size_t i = 0; i < 10; ++i) EXPECT_FALSE(p.steps[3].journal.IsFixed(i, 1)) << i;
+}
+
 TEST(PredictTest, XinuseOfAnInitialComponentIsOpenAndOfOneInUseIsNot) {
   const Prediction p = Foresee("k.load k=1 pattern=0x21\nxgetbv ecx=1\n");
   EXPECT_EQ(At(p.steps[1].journal.fixed, 0) & 0xe7, 0x20u) << "others may read as in use or not";
@@ -70,7 +78,7 @@ TEST(PredictTest, WhatARecordedMachineLackedMustBeAbsent) {
   avx.host.xsave.xcr0 = avx.guest.xsave.xcr0 = 7;
   const Prediction p = Predict(ProgramOf("vmm.image_write offset=512 value=0x200\n"
                                          "vmm.set_xsave image=0\n"),
-                               avx, false);
+                               avx, ExportFormat::kC);
   EXPECT_EQ(p.absent, 0x200u);
   EXPECT_TRUE(p.steps[1].one_result);
   EXPECT_EQ(p.steps[1].error, EINVAL);
@@ -82,18 +90,26 @@ TEST(PredictTest, NothingIsForetoldBehindRawCode) {
   EXPECT_EQ(p.steps[2].seen, 0u);
 }
 
+// Where the code lies is the plan's affair, and no test asserts pointers.
+void ExpectKept(const Foretold& told, std::span<const uint8_t> seen, bool area,
+                unsigned& compared) {
+  for (size_t b = 0; b < std::min(told.value.size(), seen.size()); ++b) {
+    if (area && told.value.size() >= 512 && b >= 6 && b < 24 + 64) continue;
+    ASSERT_EQ((seen[b] ^ told.value[b]) & told.fixed[b], 0) << "byte " << b;
+    ++compared;
+  }
+}
+
 // What was foretold holds in simulations that had no part in it, on a machine of another kind.
-TEST(PredictTest, OtherSimulationsNeverContradictAPrediction) {
+void ExpectForetold(ExportFormat format, trace::Platform platform, unsigned programs,
+                    unsigned& compared) {
   program::Rng rng(99);
-  trace::Platform platform = campaign::EverythingPlatform();
   platform.can.reset(static_cast<uint8_t>(program::Op::kRaw));
-  platform.target = "kvm";
   program::Profile profile = campaign::ProfileFor(platform);
   profile.vcpus = 1;
-  unsigned compared = 0;
-  for (int n = 0; n < 150; ++n) {
+  for (unsigned n = 0; n < programs; ++n) {
     const program::Program program = program::Generate(rng, profile);
-    const Prediction p = Predict(program, platform, ExportFormat::kC);
+    const Prediction p = Predict(program, platform, format);
     if (p.plan.effective.steps.size() != program.steps.size()) continue;
     trace::Platform machine = p.platform;
     machine.compacted = n % 2 == 0;
@@ -105,20 +121,54 @@ TEST(PredictTest, OtherSimulationsNeverContradictAPrediction) {
       sorted.Sort(plan, records);
       for (size_t i = 0; i < p.steps.size(); ++i) {
         const judge::StepRecords& seen = sorted.Of(static_cast<unsigned>(i));
-        const Foretold& told = p.steps[i].journal;
-        if (!seen.has_journal || told.empty()) continue;
-        for (size_t b = 0; b < std::min(told.value.size(), seen.journal.size()); ++b) {
-          // Where the code lies is the plan's affair, and no test asserts pointers.
-          const bool area = program::RowOf(program.steps[i]).journal != program::Journal::kNone;
-          if (area && told.value.size() >= 512 && b >= 6 && b < 24 + 64) continue;
-          ASSERT_EQ((seen.journal[b] ^ told.value[b]) & told.fixed[b], 0)
-              << program::PrintText(program) << "step " << i << ", byte " << b;
-          ++compared;
+        SCOPED_TRACE(program::PrintText(program) + "step " + std::to_string(i));
+        const bool area = program::RowOf(program.steps[i]).journal != program::Journal::kNone;
+        if (seen.has_journal) ExpectKept(p.steps[i].journal, seen.journal, area, compared);
+        const bool image = program.steps[i].op == program::Op::kOsGetRegset;
+        if (seen.has_ioctl && image) {
+          ExpectKept(p.steps[i].data, seen.ioctl.subspan(sizeof(trace::IoctlRecord)), true,
+                     compared);
         }
+        if (testing::Test::HasFatalFailure()) return;
       }
     }
   }
+}
+
+TEST(PredictTest, OtherSimulationsNeverContradictAPrediction) {
+  trace::Platform platform = campaign::EverythingPlatform();
+  platform.target = "kvm";
+  unsigned compared = 0;
+  ExpectForetold(ExportFormat::kC, platform, 150, compared);
   EXPECT_GT(compared, 100'000u);
+}
+
+TEST(PredictTest, NorOneAboutAThread) {
+  trace::Platform platform = campaign::EverythingPlatform();
+  platform.target = "native";
+  platform.vcpus = 1;
+  for (const program::StepRow& row : program::StepTable()) {
+    const bool image = row.op == program::Op::kImageInit || row.op == program::Op::kImageWrite ||
+                       row.op == program::Op::kImageFill;
+    const bool exit = row.op >= program::Op::kExitOut && row.op <= program::Op::kExitPageFault;
+    if ((row.actor == program::Actor::kVmm && !image) || exit || row.cpl0) {
+      platform.can.reset(static_cast<uint8_t>(row.op));
+    }
+  }
+  unsigned compared = 0;
+  ExpectForetold(ExportFormat::kThread, platform, 150, compared);
+  EXPECT_GT(compared, 100'000u);
+}
+
+TEST(PredictTest, AThreadHasTheKernelsXcr0WhateverTheProgramSays) {
+  const std::string steps =
+      "features x87+sse\nxcr0 x87+sse\nvex.load256 ymm=1 pattern=0x21\n"
+      "os.getregset image=0\nxgetbv ecx=0\n";
+  const Prediction p = Foresee(steps, ExportFormat::kThread);
+  EXPECT_EQ(p.components, 7u);
+  EXPECT_EQ(p.steps[0].faults, 0u);
+  EXPECT_TRUE(p.steps[1].data.IsFixed(160 + 16, 16));
+  EXPECT_FALSE(p.steps[2].journal.IsFixed(0, 8)) << "other machines have more";
 }
 
 }  // namespace
