@@ -170,8 +170,7 @@ int Export(const ExportOptions& options, const Io& io) {
     if (!described) return Fail(io, kBadInput, described.error());
   }
   const bool thread = report::IsAboutAThread(request.program);
-  const std::string format =
-      !options.format.empty() ? options.format : thread ? "c" : "selftest";
+  const std::string format = !options.format.empty() ? options.format : thread ? "c" : "selftest";
   request.format = format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
   const auto text = report::ExportC(request);
   if (!text) return Fail(io, kBadInput, fmt::format("{}: {}", path.string(), text.error()));

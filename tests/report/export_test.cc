@@ -311,7 +311,9 @@ TEST(ExportTest, SaysWhichStepHasNoCounterpartAndWhatToDo) {
   EXPECT_THAT(Exported(RequestOf("exit.hlt\n")),
               AllOf(StartsWith("error: step 0 (exit.hlt) "), HasSubstr("--format c")));
   EXPECT_THAT(Exported(RequestOf("mpx.bndmov_store\nsse.stmxcsr\n")), HasSubstr("--format c"));
-  EXPECT_THAT(Exported(RequestOf("os.getregset\n")), HasSubstr("os.getregset"));
+  EXPECT_THAT(
+      Exported(RequestOf("os.getregset\n")),
+      AllOf(StartsWith("error: os.getregset is a call about a thread"), HasSubstr("--format c")));
   EXPECT_THAT(Exported(RequestOf("host.fork\nexit.out\nsse.stmxcsr\n")),
               HasSubstr("step 0 (host.fork"));
   EXPECT_THAT(Exported(RequestOf("vcpus 2\nown_thread 1\nsse.stmxcsr\n")), HasSubstr("own_thread"));
@@ -321,7 +323,10 @@ TEST(ExportTest, SaysWhichStepHasNoCounterpartAndWhatToDo) {
 // A step that is new and has no code here says so; it is never left out in silence.
 TEST(ExportTest, EveryStepIsExportedOrNamedByTheRefusal) {
   unsigned exported = 0, refused = 0;
+  const std::string vcpu = Exported(RequestOf("sse.stmxcsr\n", ExportFormat::kC));
+  const std::string thread = Exported(RequestOf("sse.stmxcsr\n", ExportFormat::kThread));
   for (const program::StepRow& row : program::StepTable()) {
+    const bool system = row.actor == program::Actor::kSystem;
     ExportRequest request = RequestOf("sse.stmxcsr\n", ExportFormat::kC);
     program::Step step{.op = row.op};
     for (unsigned n = 0; n < program::kArgCount; ++n) step.arg[n] = row.args[n].fallback;
@@ -332,7 +337,7 @@ TEST(ExportTest, EveryStepIsExportedOrNamedByTheRefusal) {
     if (text) {
       ++exported;
       // There is more to it than to the program without the step.
-      const std::string without = Exported(RequestOf("sse.stmxcsr\n", ExportFormat::kC));
+      const std::string& without = system ? thread : vcpu;
       EXPECT_GT(std::ranges::count(*text, ';'), std::ranges::count(without, ';')) << row.name;
     } else {
       ++refused;
@@ -359,17 +364,19 @@ TEST(ExportTest, EveryVariedProgramHasItsSelftestAndItsCFile) {
   }
 }
 
-TEST(ExportTest, KnownDivergencesOfKvmHaveTheirSelftestsBesideThem) {
+TEST(ExportTest, KnownDivergencesOfTheKernelHaveTheirSelftestsBesideThem) {
   const std::filesystem::path known = FPSWAP_SOURCE_DIR "/corpus/known";
   unsigned selftests = 0;
   for (const auto& each : std::filesystem::directory_iterator(known)) {
     const auto path = each.path() / "selftest.c";
     const std::string name = each.path().filename();
-    const bool kvms = name.starts_with("kvm-");
+    // The one that begins otherwise is a CPU's.
+    const bool kernels = name.starts_with("kvm-") || name.starts_with("getregset-");
     // The library of the kernel's selftests has its guests at CPL 0, where kvm_pvm emulates.
-    const char* format = name.starts_with("kvm-pvm-") ? "c" : "selftest";
-    EXPECT_EQ(std::filesystem::exists(path), kvms) << each.path();
-    if (!kvms) continue;
+    const bool c = name.starts_with("kvm-pvm-") || name.starts_with("getregset-");
+    const char* format = c ? "c" : "selftest";
+    EXPECT_EQ(std::filesystem::exists(path), kernels) << each.path();
+    if (!kernels) continue;
     ++selftests;
     const auto text = files::ReadFile(path, 1 << 20);
     ASSERT_TRUE(text.has_value());
@@ -377,7 +384,7 @@ TEST(ExportTest, KnownDivergencesOfKvmHaveTheirSelftestsBesideThem) {
         << "write it again: fpswap export " << each.path() << " --format " << format << " -o "
         << path;
   }
-  EXPECT_GE(selftests, 14u);
+  EXPECT_GE(selftests, 15u);
 }
 
 TEST(ExportTest, TheCommentsOfAProgramStandWhereItsStepsAre) {
@@ -387,6 +394,157 @@ TEST(ExportTest, TheCommentsOfAProgramStandWhereItsStepsAre) {
   ASSERT_NE(comment, std::string::npos);
   EXPECT_GT(comment, text.find("guest_code(void)"));
   EXPECT_LT(comment, text.find("ldmxcsr %0"));
+}
+
+// --- threads
+
+constexpr char kThreadProgram[] = R"(vex.load256 ymm=3 pattern=0x1234
+os.getregset image=0
+vex.vzeroall
+os.setregset image=0
+vex.store256 ymm=3
+)";
+
+TEST(ExportTest, StepsOfTheSystemAreATestOfATracedChild) {
+  const std::string text = Exported(RequestOf(kThreadProgram, ExportFormat::kC));
+  const char* const order[] = {
+      "tools/testing/selftests/x86",
+      "#define XCR0\t\t(XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_YMM)",
+      "asm volatile(\"int3\"",
+      "void guest_code(void)",
+      "vmovdqu %0, %%ymm3\" : : \"m\" (pattern_1234)",
+      "guest_exit();",
+      "vzeroall",
+      "guest_exit();",
+      "vmovdqu %%ymm3, %0\" : \"=m\" (ymm3)",
+      "guest_exit();",
+      "int main(void)",
+      "TEST_REQUIRE((xgetbv(0) & XCR0) == XCR0);",
+      "TEST_REQUIRE(cpu_has(X86_FEATURE_AVX));",
+      "start_guest();",
+      "run_guest();",
+      "regset(PTRACE_GETREGSET, image0)",
+      "check_bytes(\"YMM3[255:128] of PTRACE_GETREGSET\"",
+      "run_guest();",
+      "regset(PTRACE_SETREGSET, image0)",
+      "run_guest();",
+      "sync_from_guest(ymm3);",
+      "check_bytes(\"YMM3 in the guest\", ymm3, pattern_1234, 32);"};
+  size_t at = 0;
+  for (const char* each : order) {
+    const size_t found = text.find(each, at);
+    ASSERT_NE(found, std::string::npos) << each << " is missing or out of order in\n" << text;
+    at = found;
+  }
+  for (const char* unused : {"kvm_", "asm_safe(", "move_to_cpu", "fill_host_registers",
+                             "send_signal", "handle_signal", "#include \"", "\n@"}) {
+    EXPECT_THAT(text, Not(HasSubstr(unused)));
+  }
+}
+
+TEST(ExportTest, AProgramAboutAThreadIsWrittenAsCIfNothingElseIsSaid) {
+  const std::string path = FPSWAP_SOURCE_DIR "/tests/report/programs-native/avx.fps";
+  const std::string text = Fpswap({"export", path, "-o", "-"}, 0);
+  EXPECT_EQ(text, Fpswap({"export", path, "-o", "-", "--format", "c"}, 0));
+  EXPECT_THAT(text, HasSubstr("Test a thread's FPU state: avx"));
+  EXPECT_THAT(Fpswap({"export", path, "-o", "-", "--json"}, 0), HasSubstr("\"format\": \"c\""));
+  EXPECT_THAT(Fpswap({"export", path, "-o", "-", "--format", "selftest"}, cli::kBadInput),
+              HasSubstr("--format c"));
+}
+
+TEST(ExportTest, EveryVariedProgramAboutAThreadHasItsCFile) {
+  const auto programs = ThreadPrograms();
+  EXPECT_GE(programs.size(), 12u);
+  for (const auto& path : programs) {
+    const std::string text = Fpswap({"export", path.string(), "-o", "-"}, 0);
+    EXPECT_THAT(text, HasSubstr("regset(PTRACE_")) << path;
+    EXPECT_GT(Count(text.substr(text.find("int main(void)")), "check_"), 0u) << path;
+  }
+}
+
+TEST(ExportTest, AThreadsFaultsAreItsSignals) {
+  const std::string text =
+      Exported(RequestOf("sse.ldmxcsr value=0x10000\nos.getregset\n", ExportFormat::kC));
+  EXPECT_THAT(text, AllOf(HasSubstr("vector = asm_safe(\"ldmxcsr %[arg]\""),
+                          HasSubstr("regs.rip = regs.r11;"), Not(HasSubstr("kvm_asm_safe")),
+                          HasSubstr("check_value(\"Vector of LDMXCSR\", vector, GP_VECTOR);")));
+}
+
+TEST(ExportTest, ARefusedRegsetIsAssertedWithItsErrno) {
+  const std::string text = Exported(RequestOf(
+      "vmm.image_write image=0 offset=520 value=1\nos.setregset image=0\n", ExportFormat::kC));
+  EXPECT_THAT(text, AllOf(HasSubstr("ret = regset(PTRACE_SETREGSET, image0);"),
+                          HasSubstr("TEST_ASSERT(ret == -1 && errno == EINVAL,")));
+}
+
+// The kernel takes an image of one size alone, which a machine with more components has more of.
+TEST(ExportTest, AThreadsImagesHaveRoomForThoseOfAnyMachine) {
+  EXPECT_THAT(Exported(RequestOf(kThreadProgram, ExportFormat::kC)),
+              HasSubstr("#define IMAGE_SIZE\t16384"));
+}
+
+TEST(ExportTest, AThreadsTilesAreAskedForAndLoadedOnce) {
+  const std::string text =
+      Exported(RequestOf("amx.ldtilecfg\nos.getregset image=0\n", ExportFormat::kC));
+  const size_t permission = text.find("TEST_REQUIRE(!syscall(SYS_arch_prctl, 0x1023, 18));");
+  ASSERT_NE(permission, std::string::npos) << text;
+  EXPECT_LT(permission, text.find("start_guest();", permission));
+  const size_t tiles = text.find("\"m\" (tiles)");
+  ASSERT_NE(tiles, std::string::npos);
+  EXPECT_LT(tiles, text.find("\"m\" (initial)"));
+}
+
+TEST(ExportTest, PkruOfAnImageNeverDeniesTheChildItsMemory) {
+  const std::string text = Exported(RequestOf(
+      "vmm.image_write image=1 offset=2688 value=0xff\nvmm.image_write image=1 offset=512 "
+      "value=0x200\nos.setregset image=1\npkru.read\n",
+      ExportFormat::kC));
+  const size_t cleared = text.find("(image1 + xstate_offset(XFEATURE_MASK_PKRU)) &= ~3u;");
+  ASSERT_NE(cleared, std::string::npos) << text;
+  EXPECT_LT(cleared, text.find("regset(PTRACE_SETREGSET, image1)"));
+  EXPECT_THAT(text, HasSubstr("check_value(\"PKRU in the guest\", pkru, 0xfc);"));
+}
+
+// Before the child goes on its CPU's registers hold something else.
+TEST(ExportTest, ADirtiedThreadRunsOnTheCpuOfWhoFillsTheRegisters) {
+  const std::string text = Exported(RequestOf(
+      "vex.load256 ymm=1\nhost.dirty\nvex.store256 ymm=1\nos.getregset\n", ExportFormat::kC));
+  const size_t moved = text.find("move_to_cpu(0);");
+  EXPECT_LT(moved, text.find("start_guest();", moved));
+  EXPECT_THAT(text, AllOf(HasSubstr("\tfill_host_registers();\n\n\trun_guest();"),
+                          HasSubstr("sched_setaffinity(child, ")));
+}
+
+TEST(ExportTest, OfAThreadsFindingOnlyTheDivergingObservationIsAsserted) {
+  ExportRequest request =
+      RequestOf(std::string("sse.load xmm=9 pattern=3\n") + kThreadProgram, ExportFormat::kC);
+  request.divergence = StaleYmm(std::vector<uint8_t>(16, 2));
+  request.divergence->op = static_cast<uint8_t>(program::Op::kOsGetRegset);
+  const std::string text = Exported(request);
+  const std::string body = text.substr(text.find("int main(void)"));
+  EXPECT_THAT(body, HasSubstr("check_bytes(\"YMM3[255:128] of PTRACE_GETREGSET\""));
+  EXPECT_EQ(Count(body, "check_"), 1u) << body;
+  EXPECT_THAT(body, Not(HasSubstr("PTRACE_SETREGSET"))) << "it ends with that observation";
+  request.divergence->law = judge::Law::kIsolation;
+  EXPECT_THAT(Exported(request), HasSubstr("\t\tfill_host_registers();\n\t\tptrace_child("));
+}
+
+TEST(ExportTest, SaysWhichStepAThreadHasNoCounterpartOf) {
+  for (const char* step :
+       {"os.sigframe", "os.sigreturn", "vmm.get_xsave", "vmm.set_fpu", "vmm.migrate", "exit.out",
+        "exit.cpuid", "host.pkru value=4", "host.fork", "msr.read msr=xss", "xsaves",
+        "mpx.bndmov_store", "raw bytes=90"}) {
+    const std::string name = std::string(step).substr(0, std::string(step).find(' '));
+    EXPECT_THAT(Exported(RequestOf("os.getregset\n" + std::string(step) + "\n", ExportFormat::kC)),
+                AllOf(StartsWith("error: step 1 (" + name), Not(HasSubstr(" on native"))));
+  }
+  const auto exported = [](const char* text) {
+    return Exported(RequestOf(text, ExportFormat::kC));
+  };
+  EXPECT_THAT(exported("vcpus 2\nos.getregset\n1: sse.stmxcsr\n"), HasSubstr("has 2 vCPUs"));
+  EXPECT_THAT(exported("pkru.write value=1\nos.getregset\n"), HasSubstr("denies key 0"));
+  EXPECT_THAT(exported("vmm.image_write offset=512 value=8\nos.setregset\nos.getregset\n"),
+              HasSubstr("bound registers"));
 }
 
 // What a guest may see of the host shows only where the host has something to show.

@@ -219,8 +219,8 @@ class GuestWriter {
   Asm Exit(const Step& step, size_t i);
   Asm Amx(const Step& step, size_t i);
 
-  // A vector in `variable`, by kvm_asm_safe() as the library has it: all operands are inputs there, and
-  // have names.
+  // A vector in `variable`, by kvm_asm_safe() as the library has it: all operands are inputs there,
+  // and have names.
   std::string SafeText(const Asm& a, const std::string& variable) {
     std::string text = a.text;
     std::vector<std::string> in;

@@ -441,9 +441,9 @@ class HostWriter {
     // A refusal is asserted even where the test is about something else: it is its precondition.
     const bool refused = i < p_.known_until && p_.steps[i].one_result && p_.steps[i].result < 0;
     const bool open = i < p_.known_until && !p_.steps[i].one_result;
-    const std::string call = Thread()
-                                 ? fmt::format("regset({}, {})", row->ioctl, pointer)
-                                 : fmt::format("__vcpu_ioctl({}, {}, {})", vcpu, row->ioctl, pointer);
+    const std::string call =
+        Thread() ? fmt::format("regset({}, {})", row->ioctl, pointer)
+                 : fmt::format("__vcpu_ioctl({}, {}, {})", vcpu, row->ioctl, pointer);
     if (open) return Line("{};", call);
     if (refused) {
       Use(Helper::kRet);

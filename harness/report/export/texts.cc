@@ -386,7 +386,8 @@ struct kvm_vm {
 static int kvm_fd;
 )c";
 
-const char kCCpuid[] = R"c(static inline void __cpuid(u32 leaf, u32 subleaf, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx)
+const char kCCpuid[] =
+    R"c(static inline void __cpuid(u32 leaf, u32 subleaf, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx)
 {
 	asm volatile("cpuid" : "=a" (*eax), "=b" (*ebx), "=c" (*ecx), "=d" (*edx)
 			     : "a" (leaf), "c" (subleaf));
@@ -401,7 +402,8 @@ static inline u64 xgetbv(u32 index)
 }
 )c";
 
-const char kCIoctl[] = R"c(static inline int xioctl(int fd, unsigned long cmd, const char *name, void *arg)
+const char kCIoctl[] =
+    R"c(static inline int xioctl(int fd, unsigned long cmd, const char *name, void *arg)
 {
 	int ret = ioctl(fd, cmd, arg);
 
@@ -901,7 +903,8 @@ static void start_guest(void)
 }
 )c";
 
-const char kThreadRun[] = R"c(/* The vector behind a signal, 0 for a signal that somebody has sent. */
+const char kThreadRun[] =
+    R"c(/* The vector behind a signal, 0 for a signal that somebody has sent. */
 static int vector_of(const siginfo_t *info)
 {
 	if (info->si_code <= 0)
@@ -951,7 +954,8 @@ static void run_guest(void)
 }
 )c";
 
-const char kThreadSync[] = R"c(/* The child's variables are copies of the parent's, at the same addresses. */
+const char kThreadSync[] =
+    R"c(/* The child's variables are copies of the parent's, at the same addresses. */
 #define sync_from_guest(variable)	read_guest(&(variable), sizeof(variable))
 
 static void read_guest(void *at, size_t size)
@@ -963,7 +967,8 @@ static void read_guest(void *at, size_t size)
 }
 )c";
 
-const char kThreadRegset[] = R"c(/* PTRACE_GETREGSET or PTRACE_SETREGSET of the child's NT_X86_XSTATE. */
+const char kThreadRegset[] =
+    R"c(/* PTRACE_GETREGSET or PTRACE_SETREGSET of the child's NT_X86_XSTATE. */
 static int regset(int request, u8 *image)
 {
 	struct iovec iov = { .iov_base = image, .iov_len = IMAGE_SIZE };
@@ -972,7 +977,8 @@ static int regset(int request, u8 *image)
 }
 )c";
 
-const char kThreadSignal[] = R"c(/* A signal whose handler returns: the frame keeps the registers meanwhile. */
+const char kThreadSignal[] =
+    R"c(/* A signal whose handler returns: the frame keeps the registers meanwhile. */
 static void send_signal(void)
 {
 	struct user_regs_struct regs;
