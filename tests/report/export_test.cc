@@ -136,6 +136,17 @@ TEST(ExportTest, WhatAnAreaHeldIsKeptIfALaterStepChangesIt) {
       HasSubstr("guest_copy(area0_then, area0, AREA_SIZE);"));
 }
 
+TEST(ExportTest, AnAreaThatWasCompactedIsReadAsTheLastSaveWroteIt) {
+  const std::string text =
+      Exported(RequestOf("evex.load512 reg=27 pattern=7\nxsavec slot=0 rfbm=all\nexit.out\n"
+                         "xsave slot=0 rfbm=all\n"));
+  const size_t check = text.find("check_bytes(\"ZMM27 of XSAVE\"");
+  ASSERT_NE(check, std::string::npos) << text;
+  const std::string what = text.substr(check, text.find(';', check) - check);
+  EXPECT_THAT(
+      what, AllOf(HasSubstr("xstate_offset(XFEATURE_MASK_Hi16_ZMM)"), HasSubstr("pattern_7, 64")));
+}
+
 // A register that an instruction writes behind the compiler's back is one that it goes on to use.
 TEST(ExportTest, InstructionsTellAllRegistersThatTheyWrite) {
   EXPECT_THAT(Exported(RequestOf("exit.cpuid\nsse.stmxcsr\n")), HasSubstr("\"rbx\", \"rcx\""));

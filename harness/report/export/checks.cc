@@ -178,9 +178,11 @@ std::vector<Check> ValueChecks(const Prediction& p, size_t number, const Wanted&
       // Offsets are counted from the slot's base, which the journal shows.
       const auto at = static_cast<uint32_t>(step.arg[1]);
       const uint64_t components = p.components | p.supervisor;
-      const auto header = xstate::ReadAt<uint64_t>(told.journal.value, at + 520);
-      auto fields = (header & xstate::kXcompBvCompacted) != 0
-                        ? CompactedFields(cpuid, components, header)
+      const auto xcomp_bv = xstate::ReadAt<uint64_t>(told.journal.value, at + 520);
+      // XSAVE and XSAVEOPT leave the XCOMP_BV of an area that was compacted before as it is.
+      const bool compacted = step.op == Op::kXsavec || step.op == Op::kXsaves;
+      auto fields = compacted && (xcomp_bv & xstate::kXcompBvCompacted) != 0
+                        ? CompactedFields(cpuid, components, xcomp_bv)
                         : StandardFields(cpuid, p.components);
       for (Field& f : fields) f.offset += at;
       return FieldChecks(fields, told.journal, told, d, seen, wanted);
