@@ -29,7 +29,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   request.program = plan::MakePlan(program::Decode({data, size}), kPlatform).effective;
   request.platform = kPlatform;
   request.title = "a program";
-  request.format = size % 2 == 0 ? report::ExportFormat::kSelftest : report::ExportFormat::kC;
+  static constexpr report::ExportFormat kFormats[] = {
+      report::ExportFormat::kSelftest, report::ExportFormat::kC, report::ExportFormat::kThread};
+  request.format = kFormats[size % std::size(kFormats)];
   const auto text = report::ExportC(request);
   if (!text) {
     Check(!text.error().empty(), "an error is a sentence");

@@ -147,6 +147,21 @@ TEST(ExportTest, AnAreaThatWasCompactedIsReadAsTheLastSaveWroteIt) {
       what, AllOf(HasSubstr("xstate_offset(XFEATURE_MASK_Hi16_ZMM)"), HasSubstr("pattern_7, 64")));
 }
 
+// XSAVEOPT leaves what is initial as it was, which is XSAVEC's at another place on each machine.
+TEST(ExportTest, WhatASaveLeavesOfAnAreaOfTheOtherFormatIsNotLookedAt) {
+  const std::string before = "evex.load512 reg=7 pattern=7\nk.load k=1 pattern=8\n";
+  const std::string after = "vex.vzeroall\nxsaveopt slot=0 rfbm=all\n";
+  const std::string zmm = "check_bytes(\"ZMM7[511:256] of XSAVEOPT\"";
+  const std::string k = "check_value(\"k1 of XSAVEOPT\"";
+  EXPECT_THAT(Exported(RequestOf(before + after)), AllOf(HasSubstr(zmm), HasSubstr(k)));
+  for (const char* other :
+       {"xsavec slot=0 rfbm=all", "mem.fill slot=0 offset=2000 length=64 pattern=3"}) {
+    EXPECT_THAT(Exported(RequestOf(before + other + "\nexit.out\n" + after)),
+                AllOf(Not(HasSubstr(zmm)), HasSubstr(k)))
+        << other;
+  }
+}
+
 // A register that an instruction writes behind the compiler's back is one that it goes on to use.
 TEST(ExportTest, InstructionsTellAllRegistersThatTheyWrite) {
   EXPECT_THAT(Exported(RequestOf("exit.cpuid\nsse.stmxcsr\n")), HasSubstr("\"rbx\", \"rcx\""));
