@@ -79,9 +79,10 @@ def _hand_over(sick, healthy, series, finding, fpswap, clock):
     if done.returncode != 0:
         raise store.Failure(f"the selftest of {finding.name} is not as it should be:\n{done.stdout}")
     result = json.loads(results.read_text(encoding="utf-8"))[0]
-    if not result["selftests"]:
+    exported = result["selftests"] + result["threads"]
+    if not exported:
         raise store.Failure(f"{finding.name} was not exported: {' '.join(result['refused'])}")
-    print(f"  exported and compiled: {', '.join(result['selftests'])}, {clock()}", flush=True)
+    print(f"  exported and compiled: {', '.join(exported)}, {clock()}", flush=True)
     for name, expected in ((sick, "FAIL"), (healthy, "pass")):
         for test, told in result["labs"][name].items():
             # What it says is what it expected and what it got: a test that dies says something else.
