@@ -68,8 +68,9 @@ class RunExported : public testing::TestWithParam<fs::path> {
     const Outcome compiled = Shell("cc -Wall -Wextra -Werror -O2 " + flags + more_flags + " -o " +
                                    (folder_ / "test").string() + " " + File().string());
     EXPECT_EQ(compiled.status, 0) << compiled.said;
-    return Shell("timeout 60 " + (folder_ / "test").string());
+    return RunAgain();
   }
+  Outcome RunAgain() { return Shell("timeout 60 " + (folder_ / "test").string()); }
 
   fs::path folder_;
 };
@@ -159,15 +160,23 @@ TEST_P(RunThread, SaysWhatTheJudgeSaysAndFailsOfAnotherValue) {
 
 INSTANTIATE_TEST_SUITE_P(Programs, RunThread, testing::ValuesIn(ThreadPrograms()), NameOf);
 
+// Not every run shows it, neither of the program (7 of 60 did not) nor of its test (2 of 300).
 TEST_F(RunThread, TheKnownDivergenceOfGetregsetFailsWhereItIs) {
+  constexpr int kTries = 20;
   const fs::path folder = FPSWAP_SOURCE_DIR "/corpus/known/getregset-stale-mxcsr";
   const auto program = files::ReadProgram(folder / "program.fps");
   ASSERT_TRUE(program.has_value());
-  const auto verdict = VerdictHere(*program, ExportFormat::kThread);
-  const Outcome outcome = RunIt(folder);
-  if (outcome.status == kSkipped || !verdict) GTEST_SKIP() << outcome.said;
-  EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
-  if (!verdict->ok()) {
+  Outcome outcome = RunIt(folder);
+  if (outcome.status == kSkipped) GTEST_SKIP() << outcome.said;
+  for (int i = 1; i < kTries && outcome.status == kPassed; ++i) outcome = RunAgain();
+  bool diverges = false;
+  for (int i = 0; i < kTries && !diverges; ++i) {
+    const auto verdict = VerdictHere(*program, ExportFormat::kThread);
+    if (!verdict) GTEST_SKIP() << "it can't run on native here";
+    diverges = !verdict->ok();
+  }
+  EXPECT_EQ(outcome.status, diverges ? kFailed : kPassed) << outcome.said;
+  if (diverges) {
     EXPECT_NE(outcome.said.find("MXCSR of PTRACE_GETREGSET: expected 0x1f80, got 0x0"),
               std::string::npos)
         << outcome.said;
