@@ -130,6 +130,10 @@ class Images(unittest.TestCase):
             self.assertEqual(walk(address), address)
 
     @unittest.skipIf(shutil.which("ld") is None, "no binutils")
+    def test_what_the_machine_says_cuts_no_file_that_stderr_is(self):
+        options = images.options({"memory_mb": 1, "bios": "b", "vga_bios": "v"}, "floppy", 5, {})
+        self.assertRegex(options, r"(?m)^log: -$")
+
     def test_the_boot_sector_is_one(self):
         images.floppy(self.folder / "floppy", 0x1234567)
         data = (self.folder / "floppy").read_bytes()

@@ -141,8 +141,9 @@ def options(settings, floppy, console, ram):
         "cpu": "model=sapphire_rapids, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1",
         "clock": "sync=none, time0=utc",
         "com1": f"enabled=1, mode=file, dev={console}",
-        # Of the log, what ends the machine. An error is mostly a fault that the guest gets.
-        "log": "/dev/stderr", "panic": "action=fatal", "error": "action=ignore", "info": "action=ignore",
+        # Of the log, what ends the machine, to stderr: by its name it would be opened anew, and a file there cut to
+        # nothing. An error is mostly a fault that the guest gets.
+        "log": "-", "panic": "action=fatal", "error": "action=ignore", "info": "action=ignore",
         "debug": "action=ignore",
     }
     for n, (address, file) in enumerate(ram.items(), 1):
