@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The committed ledgers of soak/: one JSON object a line. Scripts append to theirs or replace it, always by rename: a
-reader never sees half of one, and a full disk costs what was to be added. Scripts beside each other wait for their turn."""
+"""The committed ledgers of soak/: one JSON object a line. Lines are added by a rename: a reader never sees half
+of one, and a full disk costs what was to be added. Scripts beside each other wait for their turn and keep each other's."""
 
 import contextlib
 import fcntl
@@ -38,17 +38,11 @@ def _turn(path):
         os.close(folder)
 
 
-def _write(path, entries):
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
-    os.replace(temporary, path)
-
-
-def save(path, entries):
+def add(path, entry, same=None):
+    """Adds a line, in the place of those that are of the `same` thing. What others have added meanwhile stays."""
     with _turn(path):
-        _write(path, entries)
-
-
-def append(path, entry):
-    with _turn(path):
-        _write(path, [*load(path), entry])
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = lines if same is None else [line for line in lines if not same(json.loads(line))]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in [*kept, json.dumps(entry, sort_keys=True)]))
+        os.replace(temporary, path)

@@ -42,13 +42,13 @@ def parse(name):
 
 def built_kernel(wanted):
     """Built once for each version of the source, of its configuration and of its edits."""
-    store.need("building a kernel", PACKAGES)
     source = selftests.source(wanted.series)
     output = source.with_name("_".join([source.name, wanted.kind, *wanted.edits]))
     log = output.with_name(f"{output.name}.log")
     edits = [edit for edit in kernel_edits.EDITS if edit.name in (*wanted.edits, *EDITS_OF_KIND[wanted.kind])]
 
     def make(temporary):
+        store.need("building a kernel", PACKAGES)
         # One tree for all of them, one folder of objects for each kind: an edit costs one file and the linking.
         tree = source.with_name(f"{source.name}_lab")
         with store.lock(tree):

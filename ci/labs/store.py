@@ -42,6 +42,14 @@ def lab_folder(name, environment=os.environ):
 
 def need(purpose, packages):
     """Installs what is missing of Debian packages, as ci/test does; where it may not, the failure names them."""
+    if shutil.which("dpkg-query") is None:
+        say(f"this is not a Debian machine: {purpose} needs the equivalents of {', '.join(packages)}")
+        return
+    with lock(cache() / "packages"):
+        _install(purpose, packages)
+
+
+def _install(purpose, packages):
     asked = subprocess.run(["dpkg-query", "-W", "-f=${Package} ${Status}\\n", *packages], check=False, capture_output=True,
                            text=True)
     there = {line.split()[0] for line in asked.stdout.splitlines() if line.endswith("ok installed")}

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <ctime>
+#include <utility>
 
 #include "harness/campaign/minimise.h"
 #include "harness/triage/cause.h"
@@ -60,7 +61,6 @@ std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict,
     fresh.emplace(signature.Name(), std::move(signature));
   }
   if (fresh.empty()) return {};
-  const std::string triggers = triage::Triggers(program);
   std::vector<triage::Signature> unseen;
   for (auto& [name, signature] : fresh) {
     auto at = seen_.find(name);
@@ -79,14 +79,21 @@ std::vector<triage::Signature> Investigator::Note(const judge::Verdict& verdict,
       at = seen_.emplace(name, Seen{.findings = std::move(findings)}).first;
     }
     Seen& seen = at->second;
-    const auto of = std::ranges::find_if(seen.findings, [&](const auto& one) {
-      return triage::MayShareCause(one.triggers, triggers);
-    });
-    const bool explained = of != seen.findings.end();
-    ++new_seen_[explained ? of->name : seen.findings.front().name];
-    if (!explained && seen.findings.size() < triage::kMaxOfASignature &&
-        std::has_single_bit(++seen.unexplained)) {
+    const auto of = std::ranges::find_if(
+        seen.findings, [&](const auto& one) { return triage::HasTriggers(program, one.triggers); });
+    if (of != seen.findings.end()) {
+      ++new_seen_[of->name];
+    } else if (seen.looked_into > 0) {
+      ++seen.looked_into;
+    } else if (const bool due = std::has_single_bit(seen.unexplained + 1) &&
+                                seen.findings.size() < triage::kMaxOfASignature;
+               due && TimeForTheNext() > options_.least) {
+      ++seen.unexplained;
+      seen.looked_into = 1;
       unseen.push_back(std::move(signature));
+    } else {
+      if (!due) ++seen.unexplained;
+      ++new_seen_[seen.findings.front().name];
     }
   }
   return unseen;
@@ -158,23 +165,32 @@ Status Investigator::Investigate(const Ran& ran, const triage::Signature& wanted
                    .trims = ran.plan.trims,
                    .records = std::move(best.records)};
   spent_ += Clock::now() - begin;
+  const auto seen = seen_.find(wanted.Name());
+  const auto count = [&](const std::string& name) {
+    if (const auto waited = waiting_.extract(wanted.Name()); !waited.empty()) {
+      new_seen_[name] += waited.mapped();
+    }
+    if (seen != seen_.end()) new_seen_[name] += std::exchange(seen->second.looked_into, 0);
+  };
   // With more steps than it needs one may seem to be another bug that is none.
-  const auto earlier = seen_.find(wanted.Name());
-  if (earlier != seen_.end() && !smallest_known) return status;
-  const auto written = triage::WriteFinding(options_.findings, std::move(finding));
-  const auto counted = waiting_.extract(wanted.Name());
-  if (!written) {
-    write_error_ = fmt::format("a finding could not be written: {}", written.error());
+  if (seen != seen_.end() && !smallest_known) {
+    count(seen->second.findings.front().name);
     return status;
   }
-  if (!counted.empty()) {
-    new_seen_[written->name] += counted.mapped();
-  } else if (written->added && earlier != seen_.end()) {
-    // Note() has counted its program as one of the first's.
-    --new_seen_[earlier->second.findings.front().name];
-    ++new_seen_[written->name];
+  const auto written = triage::WriteFinding(options_.findings, std::move(finding));
+  if (!written) {
+    write_error_ = fmt::format("a finding could not be written: {}", written.error());
+    waiting_.erase(wanted.Name());
+    if (seen != seen_.end()) seen->second.looked_into = 0;
+    return status;
   }
-  seen_[wanted.Name()].findings = triage::FindingsOf(options_.findings, wanted);
+  count(written->name);
+  auto there = triage::FindingsOf(options_.findings, wanted);
+  if (there.empty()) {
+    seen_.erase(wanted.Name());  // somebody has taken it away
+  } else {
+    seen_[wanted.Name()].findings = std::move(there);
+  }
   return status;
 }
 

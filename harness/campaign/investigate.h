@@ -51,13 +51,15 @@ class Investigator {
   // Counts a verdict on `program` that is not ok. The signatures in it to look into, each for
   // Investigate(): a common divergence does not hide a rare one behind it. They are those without a
   // finding, and those that `program` shows without what their findings need: another bug may be
-  // behind it. Looking is dear, so it is done at the first such program, the second, the fourth ...
+  // behind it. Looking is dear, so it is done at the first such program, the second, the fourth
+  // ..., while there is time for more than the least.
   std::vector<triage::Signature> Note(const judge::Verdict& verdict,
                                       const program::Program& program);
 
   // REQUIRES: Note(ran.verdict) gave `wanted`. `before` are the programs that ran before it in its
   // batch. Everything it runs is announced to `about_to_run` first; an error of it, or of the
-  // runner, ends the investigation and is returned; what is known by then is written all the same.
+  // runner, ends the investigation and is returned; what is known by then is written all the same,
+  // but for another bug behind a signature that has its finding: that takes the smallest program.
   using AboutToRun = std::function<std::expected<void, std::string>(const program::Program&)>;
   std::expected<void, std::string> Investigate(const Ran& ran, const triage::Signature& wanted,
                                                std::span<const program::Program> before,
@@ -89,7 +91,8 @@ class Investigator {
   // Of a signature with findings, by its name.
   struct Seen {
     std::vector<triage::OneOfASignature> findings;
-    uint64_t unexplained = 0;  // programs that have what none of the findings needs
+    uint64_t unexplained = 0;  // programs that lack what each of the findings needs
+    uint64_t looked_into = 0;  // of these, those that Investigate() is still to count
   };
   std::map<std::string, Seen> seen_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();

@@ -169,9 +169,14 @@ int Export(const ExportOptions& options, const Io& io) {
     const auto described = DescribeKnown(options.path, request);
     if (!described) return Fail(io, kBadInput, described.error());
   }
-  const bool thread = report::IsAboutAThread(request.program);
+  // What native has found is about the kernel's own swap of a thread's registers.
+  const bool of_native = request.platform.target == "native" ||
+                         (name && name->target.find("native") != std::string::npos);
+  const bool thread = of_native || report::IsAboutAThread(request.program);
   const std::string format = !options.format.empty() ? options.format : thread ? "c" : "selftest";
-  request.format = format == "c" ? report::ExportFormat::kC : report::ExportFormat::kSelftest;
+  request.format = format == "selftest" ? report::ExportFormat::kSelftest
+                   : thread             ? report::ExportFormat::kThread
+                                        : report::ExportFormat::kC;
   const auto text = report::ExportC(request);
   if (!text) return Fail(io, kBadInput, fmt::format("{}: {}", path.string(), text.error()));
   nlohmann::json told = {

@@ -89,7 +89,9 @@ class XfdOverTiles {
     if (step.op == kSetXsave || step.op == kInit || step.op == kMigrate) armed = false;
     const auto actor = program::RowOf(step).actor;
     found_ |= armed && (actor == program::Actor::kGuest || step.op == kRunImmediate);
-    ran_[step.vcpu] = step.op != kMigrate && (ran_[step.vcpu] || actor == program::Actor::kGuest);
+    // A KVM_RUN that completes the last exit and does no more leaves none to be completed.
+    const bool none_left = step.op == kMigrate || step.op == kRunImmediate;
+    ran_[step.vcpu] = !none_left && (ran_[step.vcpu] || actor == program::Actor::kGuest);
     in_use = world == nullptr || InUse(step, *world, in_use);
   }
   // With the run that the agent makes at the end, which completes a vCPU's last exit.

@@ -632,14 +632,21 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
       return std::tuple(blamed && (left == 0 || left > 16), left, blamed);
     });
     // A call may have failed in more ways than one. Of those ways one that leaves a difference with
-    // a known condition, if there is one.
+    // a known condition, if there is one. Against one that did not fail, only where no more than
+    // the same register differs: two known faults that meet there are no third one.
     const auto has_cause = [&](size_t i) {
       return !Explain(Against(number, i), mismatches_[i], {}).cause.empty();
     };
-    if (records_ != nullptr && worlds_.blame(nearest) != 0 && !has_cause(nearest)) {
+    const auto same_register = [&](size_t i) {
+      const Mismatch &one = mismatches_[i], &other = mismatches_[nearest];
+      constexpr uint32_t kRegister = 16;  // bytes
+      return one.place == other.place && one.window == other.window && one.differing <= kRegister;
+    };
+    if (records_ != nullptr && !has_cause(nearest)) {
       for (size_t i = 0; i < worlds_.size(); ++i) {
         const bool differs = worlds_.blame(i) != 0 && mismatches_[i].differing != 0;
-        if (!differs || !has_cause(i)) continue;
+        if (!differs || (worlds_.blame(nearest) == 0 && !same_register(i)) || !has_cause(i))
+          continue;
         nearest = i;
         break;
       }

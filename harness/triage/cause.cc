@@ -104,6 +104,15 @@ bool MayShareCause(std::string_view fewer, std::string_view triggers) {
   return std::ranges::includes(Split(triggers), Split(fewer));
 }
 
+bool HasTriggers(const program::Program& program, std::string_view triggers) {
+  if (triggers.empty()) return Triggers(program).empty();
+  return std::ranges::all_of(Split(triggers), [&](std::string_view name) {
+    return std::ranges::any_of(program.steps, [&](const program::Step& step) {
+      return program::RowOf(step).name == name;
+    });
+  });
+}
+
 std::map<std::string, std::string> GroupByCause(std::vector<Evidence> findings) {
   // Those that need least come first: they lead.
   const auto need = [](const Evidence& e) {

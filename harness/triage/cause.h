@@ -31,6 +31,10 @@ std::string Triggers(const program::Program& program);
 // was not seen.
 bool MayShareCause(std::string_view fewer, std::string_view triggers);
 
+// Whether `program` has all the steps that `triggers` names. A program that was not made smaller
+// has more kinds of them than its Triggers() tells. None: that it has none.
+bool HasTriggers(const program::Program& program, std::string_view triggers);
+
 // What is known of a finding for this.
 struct Evidence {
   std::string name;      // the finding's

@@ -13,7 +13,7 @@
 // the steps that the first needs is another finding, NAME-2.
 //
 // A finding appears whole (written beside and renamed) or not at all; two workers that find the
-// same signature at once leave one. Errors are sentences. No shared state.
+// same at once leave one. Errors are sentences. No shared state.
 #pragma once
 
 #include <expected>

@@ -307,8 +307,14 @@ TEST(Investigator, LooksForOthersLessAndLess) {
   ASSERT_TRUE(Handle(investigator, runner, With({Op::kExitOut})));
   alone = true;
   unsigned looked = 0;
+  const Ran ran{plan::MakePlan(With({Op::kHostDirty}), runner.platform()),
+                {},
+                VzeroallThenGetDiverges(Guilty())};
   for (unsigned i = 1; i <= 100; ++i) {
-    looked += !investigator.Note(VzeroallThenGetDiverges(Guilty()), With({Op::kHostDirty})).empty();
+    for (const auto& wanted : investigator.Note(ran.verdict, ran.plan.effective)) {
+      ASSERT_TRUE(investigator.Investigate(ran, wanted, {}, NotAnnounced));
+      ++looked;
+    }
   }
   EXPECT_EQ(looked, 7u) << "1, 2, 4 ... 64";
   EXPECT_EQ(investigator.new_seen().begin()->second, 101u);

@@ -80,6 +80,7 @@ TEST_F(AmxVerdict, AHostsNmUnderAnXfdThatTheVmmSetOverTilesHasItsCause) {
   EXPECT_EQ(
       cause("vmm.image_write image=0 offset=512 value=0x60000\nvmm.set_xsave image=0\n" + set), "")
       << "it is never run";
+  EXPECT_EQ(cause(tiles + "vmm.run_immediate\n" + set), "") << "no exit is left to complete";
   EXPECT_EQ(cause(set + tiles), "") << "there were no tiles when it was set";
   EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd value=0\nexit.out\n"), "");
   EXPECT_EQ(cause(tiles + "vmm.set_msr msr=xfd_err value=tiledata\nexit.out\n"), "");

@@ -413,6 +413,15 @@ TEST(ExportTest, KnownDivergencesOfTheKernelHaveTheirSelftestsBesideThem) {
   EXPECT_GE(selftests, 15u);
 }
 
+// Its program has nothing but guest steps.
+TEST(ExportTest, WhatNativeHasFoundBecomesATestOfAThread) {
+  const std::string trace =
+      FPSWAP_SOURCE_DIR "/corpus/traces/amd-family-19h-native/old-xcomp-bv-under-xsave.fpt";
+  const std::string text = Fpswap({"export", trace, "-o", "-"}, 0);
+  EXPECT_THAT(text, HasSubstr("PTRACE_CONT"));
+  EXPECT_THAT(text, Not(HasSubstr("kvm")));
+}
+
 TEST(ExportTest, TheCommentsOfAProgramStandWhereItsStepsAre) {
   const std::string text =
       Fpswap({"export", FPSWAP_SOURCE_DIR "/corpus/known/kvm-get-xsave-stale-mxcsr", "-o", "-"}, 0);

@@ -143,12 +143,12 @@ std::string WithAnotherValue(std::string text) {
 TEST_P(RunThread, SaysWhatTheJudgeSaysAndFailsOfAnotherValue) {
   const auto program = files::ReadProgram(GetParam());
   ASSERT_TRUE(program.has_value());
-  const Outcome outcome = RunIt(GetParam());
-  if (outcome.status == kSkipped) GTEST_SKIP() << outcome.said;
   const auto verdict = VerdictHere(*program, ExportFormat::kThread);
+  const Outcome outcome = RunIt(GetParam());
   if (verdict) {
     EXPECT_EQ(outcome.status, verdict->ok() ? kPassed : kFailed) << outcome.said;
   }
+  if (outcome.status == kSkipped) GTEST_SKIP() << outcome.said;
   const auto text = files::ReadFile(File(), 1 << 20);
   ASSERT_TRUE(text.has_value());
   if (!text->contains("pattern_")) return;  // PKRU's values are immediates

@@ -19,7 +19,6 @@ OPTIONS = ["--enable-cpu-level=6", "--enable-x86-64", "--enable-vmx=2", "--enabl
 
 def bochs(leave_out=()):
     """The program. With `leave_out`, names of edits, one without them, to see what they are for."""
-    store.need("building Bochs", ("g++", "make", "binutils"))
     tarball = pathlib.Path(store.debian("source", "bochs=3.0")[0])
     inputs = [tarball, HERE / "edits.py", pathlib.Path(apply.__file__), HERE / "door.h", OPTIONS, tuple(leave_out)]
     # Clones with other edits may share the folder.
@@ -27,6 +26,7 @@ def bochs(leave_out=()):
     output = store.cache() / "bochs" / name
 
     def make(temporary):
+        store.need("building Bochs", ("g++", "make", "binutils"))
         sources = output.with_name(f"{name}.build")
         store.remove(sources)
         sources.mkdir(parents=True)
