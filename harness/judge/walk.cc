@@ -651,14 +651,23 @@ Walk::Next Walk::Settle(uint16_t number, bool any, bool harmless) {
         break;
       }
     }
-    // If every world was blamed already, that failure is what comes first.
-    const unsigned blame = worlds_.blame(nearest);
-    if (blame != 0) NoteBlame(blames_[blame - 1]);
     const Mismatch m = mismatches_[nearest];
-    Report(number, nearest, mismatches_[nearest]);
-    if (blame != 0) KeepBlamed(blame);
     // An instruction that faults has done nothing, by whichever vector.
     const bool faulted = std::string_view(m.what) == kFault && m.relation == Relation::kWrongError;
+    // What is wrong in the same way whichever way the call failed says nothing of that way.
+    const auto says_nothing = [&](size_t i) {
+      const Mismatch& other = mismatches_[i];
+      return worlds_.blame(i) != 0 && std::string_view(other.what) == m.what &&
+             other.relation == m.relation && other.expected == m.expected &&
+             other.actual == m.actual;
+    };
+    bool open = faulted;
+    for (size_t i = 0; i < worlds_.size(); ++i) open = open && says_nothing(i);
+    // If every world was blamed already, that failure is what comes first.
+    const unsigned blame = open ? 0 : worlds_.blame(nearest);
+    if (blame != 0) NoteBlame(blames_[blame - 1]);
+    Report(number, nearest, mismatches_[nearest]);
+    if (blame != 0) KeepBlamed(blame);
     if (harmless || faulted) return Next::kGoOn;
     if (verdict_ != nullptr) verdict_->Cut("the divergence", number, false);
     return Next::kStop;

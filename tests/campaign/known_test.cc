@@ -243,6 +243,14 @@ TEST(Known, ExplainsAnOldMxcsrBehindOneThatWasNotSet) {
             (std::set<std::string>{"kvm-set-fpu-no-mxcsr", "kvm-get-xsave-stale-mxcsr"}));
 }
 
+// KVM_SET_FPU is lost in every part, and before that shows LDMXCSR faults by a known wrong vector,
+// whatever was lost: that must not decide what was.
+TEST(Known, ExplainsALossThatShowsBehindAFaultByAnotherVector) {
+  EXPECT_THAT(KnownIn("amd-family-19h-kvm_pvm/set-fpu-lost-behind-a-wrong-vector.fpt"),
+              ::testing::UnorderedElementsAre("kvm-set-fpu-lost", "kvm-set-fpu-no-mxcsr",
+                                              "kvm-pvm-host-xcr0", "kvm-pvm-ldmxcsr-ud"));
+}
+
 // It was called opmasks that nobody wrote for as long as an area was named by its header's
 // XCOMP_BV, which XSAVE leaves as it was: AVX lies there.
 TEST(Known, ExplainsAvxInAnAreaWhoseOldHeaderSaysCompacted) {
