@@ -121,6 +121,7 @@ struct AgentTarget::Batch {
   bool begun = false;    // the agent said that it begins `next`
   bool refused = false;  // the last program that is done was no good plan
   unsigned damage = 0;   // how often the stream broke at `next`
+  bool strange = false;  // the agent sent a frame that can't be
 
   void Done(std::span<const uint8_t> records) {
     done(next++, records);
@@ -160,7 +161,9 @@ std::expected<void, Unavailable> AgentTarget::Hello(bool share) {
   }
   agent_.emplace(std::move(*agent));
   frame_.clear();
-  if (const std::string path = agent_->unsent_path(); share && !path.empty()) {
+  const std::string path = agent_->unsent_path();
+  shares_ = share && !path.empty();
+  if (shares_) {
     say(std::string(wire::kUnsent));
     say(path);
   }
@@ -202,7 +205,7 @@ void AgentTarget::SendFrom(Batch& batch) {
   plans_.clear();
   edges_.clear();
   batch.first = batch.next;
-  batch.begun = batch.refused = false;
+  batch.begun = batch.refused = batch.strange = false;
   size_t i = batch.first;
   for (; i < batch.plans.size() && plans_.size() < kBatchBytes; ++i) {
     plan::AppendPlan(*batch.plans[i], plans_);
@@ -268,6 +271,7 @@ std::expected<void, std::string> AgentTarget::Collect(Batch& batch) {
     const auto frame = agent_->Read(command_.silence);
     if (!frame) return std::unexpected(frame.error());
     const auto through = Take(*frame, batch);
+    batch.strange = !through;
     if (!through) return std::unexpected(through.error());
     if (*through) return {};
   }
@@ -280,25 +284,27 @@ std::expected<void, std::string> AgentTarget::Run(
   unsigned fruitless = 0;
   while (batch.next < plans.size()) {
     const size_t before = batch.next;
+    bool in_order = true;
     std::string why;
     if (agent_) {
       SendFrom(batch);
       const auto collected = Collect(batch);
       if (collected) continue;
       why = collected.error();
+      // What breaks the stream may have overtaken what the agent had said before and not sent: an
+      // agent that sends everything at once has to show which program it is.
+      in_order = !shares_ || !(batch.strange || agent_->damaged());
       const bool damaged =
           elsewhere() && agent_->damaged() && !(console_ && console_->TellsOfDeath());
       if (const std::string stuck = agent_->Stop(); !stuck.empty()) why += "; " + stuck;
-      if (batch.begun && (!damaged || ++batch.damage >= kMaxDamage)) {
+      if (batch.begun && in_order && (!damaged || ++batch.damage >= kMaxDamage)) {
         records_.clear();
         AppendEnd(EndReason::kAgentDied, why + (console_ ? console_->Tail() : ""), records_);
         batch.Done(records_);
       }
     }
     fruitless = batch.next == before ? fruitless + 1 : 0;
-    // An agent that goes mad may do so before it has sent what it said before: then it has to send
-    // everything at once, to show which program it is.
-    if (auto restarted = Restart(fruitless == 0); !restarted) why = restarted.error();
+    if (auto restarted = Restart(in_order && fruitless == 0); !restarted) why = restarted.error();
     if (fruitless >= kMaxFruitlessStarts) {
       return std::unexpected("the agent " + command_.path + " can't be kept running: " + why);
     }

@@ -68,6 +68,7 @@ class AgentTarget : public Target {
   std::unique_ptr<Console> console_;  // where the agent is elsewhere
   std::optional<AgentProcess> agent_;
   trace::Platform platform_;
+  bool shares_ = false;  // the agent may keep what it says for a while (unsent.h)
   unsigned restarts_ = 0;
   std::vector<uint8_t> plans_, frame_, records_;  // kept for their memory
   std::vector<uint16_t> edges_;                   // of the program under way
