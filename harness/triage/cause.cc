@@ -131,7 +131,7 @@ std::map<std::string, std::string> GroupByCause(std::vector<Evidence> findings) 
   for (const Evidence& each : findings) {
     auto& list = leaders[{each.effect, each.plant}];
     auto leader = std::ranges::find_if(
-        list, [&](const Leader& leader) { return MayShareCause(leader.triggers, each.triggers); });
+        list, [&](const Leader& one) { return MayShareCause(one.triggers, each.triggers); });
     if (leader == list.end()) {
       std::string title = each.effect;
       if (!each.triggers.empty()) {
