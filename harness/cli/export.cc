@@ -170,9 +170,8 @@ int Export(const ExportOptions& options, const Io& io) {
     if (!described) return Fail(io, kBadInput, described.error());
   }
   // What native has found is about the kernel's own swap of a thread's registers.
-  const bool of_native = request.platform.target == "native" ||
-                         (name && name->target.find("native") != std::string::npos);
-  const bool thread = of_native || report::IsAboutAThread(request.program);
+  const bool thread =
+      request.platform.target == "native" || report::IsAboutAThread(request.program);
   const std::string format = !options.format.empty() ? options.format : thread ? "c" : "selftest";
   request.format = format == "selftest" ? report::ExportFormat::kSelftest
                    : thread             ? report::ExportFormat::kThread
