@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <span>
+
 #include "harness/cli/cli.h"
 #include "harness/judge/judge.h"
 #include "harness/trace/trace.h"
@@ -30,6 +32,15 @@ std::string Fpswap(const std::vector<std::string>& arguments, int expected) {
   return expected == cli::kAgrees ? out : err;
 }
 
+void ExpectInOrder(const std::string& text, std::span<const char* const> order) {
+  size_t at = 0;
+  for (const char* each : order) {
+    const size_t found = text.find(each, at);
+    ASSERT_NE(found, std::string::npos) << each << " is missing or out of order in\n" << text;
+    at = found;
+  }
+}
+
 TEST(ExportTest, ReadsAsASelftest) {
   const std::string text = Exported(RequestOf(kAvxProgram));
   EXPECT_THAT(text, StartsWith("// SPDX-License-Identifier: GPL-2.0-only\n/*\n * Test of"));
@@ -49,12 +60,7 @@ TEST(ExportTest, ReadsAsASelftest) {
       "check_bytes(\"YMM3[255:128] of KVM_GET_XSAVE\"",
       "run_guest(vcpu);",
       "check_bytes(\"YMM3 in the guest\", ymm3, pattern_1234, 32);"};
-  size_t at = 0;
-  for (const char* each : order) {
-    const size_t found = text.find(each, at);
-    ASSERT_NE(found, std::string::npos) << each << " is missing or out of order in\n" << text;
-    at = found;
-  }
+  ASSERT_NO_FATAL_FAILURE(ExpectInOrder(text, order));
 }
 
 TEST(ExportTest, TheCFileNeedsNoKernelTree) {
@@ -465,12 +471,7 @@ TEST(ExportTest, StepsOfTheSystemAreATestOfATracedChild) {
       "run_guest();",
       "sync_from_guest(ymm3);",
       "check_bytes(\"YMM3 in the guest\", ymm3, pattern_1234, 32);"};
-  size_t at = 0;
-  for (const char* each : order) {
-    const size_t found = text.find(each, at);
-    ASSERT_NE(found, std::string::npos) << each << " is missing or out of order in\n" << text;
-    at = found;
-  }
+  ASSERT_NO_FATAL_FAILURE(ExpectInOrder(text, order));
   for (const char* unused : {"kvm_", "asm_safe(", "move_to_cpu", "fill_host_registers",
                              "send_signal", "handle_signal", "#include \"", "\n@"}) {
     EXPECT_THAT(text, Not(HasSubstr(unused)));
